@@ -1,0 +1,291 @@
+"""Every setting of the project as a frozen dataclass, the presets, and their JSON form.
+
+Floor 0: standard library only. A config travels inside the checkpoint's header.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_args, get_origin
+
+from genie_play.types import N_ACTIONS, GenieError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Video tokenizer. `trunk` "conv" is ours (DESIGN 4); "patch" is the paper's ST-ViViT on linear patches."""
+
+    height: int = 64
+    width: int = 64
+    patch: int = 8
+    codes: int = 1024
+    code_dim: int = 16
+    trunk: str = "conv"  # conv | patch
+    stem: int = 64  # channels of the convolutions at half the token grid's stride (conv trunk only)
+    encoder_width: int = 128
+    encoder_blocks: int = 2  # residual convolution blocks on the token grid (conv trunk only)
+    encoder_layers: int = 1  # ST blocks on the token grid
+    encoder_heads: int = 4
+    decoder_width: int = 128
+    decoder_blocks: int = 2
+    decoder_layers: int = 1
+    decoder_heads: int = 4
+    head_dim: int = 32
+    ffn: float = 2.0  # feed-forward hidden width, in widths
+    window: int = 4  # frames that a temporal layer sees, itself included
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens (the picture is padded up to whole patches)."""
+        return -(-self.height // self.patch), -(-self.width // self.patch)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens a frame."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class ActionsConfig:
+    """Latent action model: "shift" is cost volume and shift kernels (ours), "paper" an ST-transformer on pixels."""
+
+    recipe: str = "shift"  # shift | paper
+    codes: int = N_ACTIONS
+    code_dim: int = 8
+    pool: int = 2  # pictures are averaged over pool x pool pixels first (shift)
+    reach: tuple[int, int] = (4, 3)  # largest shift seen, in pooled pixels: rows, columns (shift)
+    width: int = 64
+    history: int = 0  # past frame pairs that the decoder may use to predict motion (shift)
+    patch: int = 16  # (paper)
+    layers: int = 4  # (paper)
+    heads: int = 4
+    head_dim: int = 32
+    ffn: float = 4.0
+    window: int = 8  # (paper)
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """MaskGIT dynamics: "teacher" is complete teacher forcing, cross-frame keys, 2-D rotary; "paper" the paper's."""
+
+    recipe: str = "teacher"  # teacher | paper
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    head_dim: int = 32
+    ffn: float = 4.0
+    window: int = 8
+    noise_levels: int = 8  # buckets of the context corruption embedding; 0 is clean, the one used in play
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How a frame of tokens is filled in."""
+
+    steps: int = 4  # MaskGIT passes a frame
+    order: str = "halton"  # halton | random | confidence
+    temperature: float = 0.7  # belongs to the order: confidence wants another
+    last_argmax: bool = True  # the last pass takes the most likely code
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """How tokens are computed: same path, same machine, same versions give the same tokens."""
+
+    variant: str = "gumbel"  # gumbel (draw-equal everywhere) | inverse (one uniform a position)
+    order: str = "halton"
+    steps: int = 4
+    temperature: float = 0.7
+    last_argmax: bool = True
+    arithmetic: str = "fp32"  # fp32 | bf16
+    threads: int = 1
+    device: str = "cpu"
+    ops: str = "reference"  # reference | triton
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A whole world: three networks, its rate and how it is sampled."""
+
+    name: str = "world"
+    rate: float = 10.0  # steps a second
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    actions: ActionsConfig = field(default_factory=ActionsConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return self.tokenizer.height, self.tokenizer.width
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one stage is trained."""
+
+    steps: int
+    batch: int  # clips a step
+    frames: int  # frames a clip
+    lr: float = 2e-3  # AdamW: embeddings, norms, convolution stems, heads
+    muon_lr: float = 0.02  # Muon: hidden matrices
+    warmup: float = 0.03  # share of the steps
+    decay: float = 0.25  # share of the steps in which the rate falls to zero
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.998
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The three stages of a preset."""
+
+    tokenizer: StageConfig
+    actions: StageConfig
+    dynamics: StageConfig
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """What `settings.json` holds. Flags override; unknown keys in the file are kept."""
+
+    world: str = "spark"
+    device: str = "auto"
+    flow: bool = False
+    scale: float = 1.0  # of the interface, not of the world
+    rate: float = 0.0  # steps a second; 0 is the world's own
+    gif_scale: int = 0  # 0: the smallest whole number that gives 256 pixels or more on the long side
+    fullscreen: bool = False
+    keys: dict[str, list[str]] = field(default_factory=dict)  # command -> keys, where the user changed them
+    slots: dict[str, list[int]] = field(default_factory=dict)  # checkpoint sha256 -> code of each slot N, NE, ... NW
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON-ready data."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[T], data: Any, where: str = "") -> T:
+    """Build a config from plain data; GenieError names an unknown field or one of the wrong kind."""
+    where = where or kind.__name__
+    if not isinstance(data, dict):
+        raise GenieError(f"{where} should be a table of settings, not {type(data).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in names:
+            raise GenieError(f"{where} has an unknown field {key!r}; it may come from a newer version")
+    try:
+        return kind(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in data.items()})
+    except TypeError as error:
+        raise GenieError(f"{where} is incomplete: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    origin = get_origin(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = get_args(hint)
+        kinds = (kinds[0],) * len(value) if len(kinds) == 2 and kinds[1] is Ellipsis else kinds
+        if len(kinds) == len(value):
+            return tuple(_convert(k, v, where) for k, v in zip(kinds, value, strict=True))
+    elif origin in (dict, list) and isinstance(value, origin):
+        return value
+    elif origin in (types.UnionType, typing.Union):
+        for option in get_args(hint):
+            if option is type(None) and value is None:
+                return None
+            if option is not type(None) and value is not None:
+                return _convert(option, value, where)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise GenieError(f"{where} has the wrong kind of value: {value!r}")
+
+
+def _paper(name: str, layers: int, width: int, heads: int, head_dim: int, big: bool = False) -> WorldConfig:
+    """A size of the paper: tables 5, 7, 10 and 12; feed-forward hidden width D/4 meets the printed counts."""
+    tokenizer = TokenizerConfig(
+        height=90, width=160, patch=4, codes=1024, code_dim=32, trunk="patch", stem=0,
+        encoder_width=512, encoder_blocks=0, encoder_layers=12, encoder_heads=8,
+        decoder_width=1024, decoder_blocks=0, decoder_layers=20, decoder_heads=16, head_dim=64, ffn=0.25, window=16,
+    )  # fmt: skip
+    actions = ActionsConfig(
+        recipe="paper", code_dim=32, width=1024, patch=16, layers=20, heads=16, head_dim=64, ffn=0.25, window=16
+    )
+    dynamics = DynamicsConfig(
+        recipe="paper", layers=layers, width=width, heads=heads, head_dim=head_dim, ffn=0.25, window=16, noise_levels=1
+    )
+    sample = SampleConfig(steps=25, order="random", temperature=1.0, last_argmax=False)
+    return WorldConfig(name, 10.0, tokenizer, actions, dynamics, sample)
+
+
+PRESETS: dict[str, WorldConfig] = {
+    "tiny": WorldConfig(
+        "tiny",
+        10.0,
+        TokenizerConfig(
+            height=24, width=32, codes=64, code_dim=8, stem=16, encoder_width=32, encoder_blocks=1, encoder_heads=2,
+            decoder_width=32, decoder_blocks=1, decoder_heads=2, head_dim=16, window=3,
+        ),
+        ActionsConfig(width=16, pool=1, reach=(4, 4), patch=8, layers=1, heads=2, head_dim=16, window=4),
+        DynamicsConfig(layers=2, width=64, heads=2, head_dim=32, ffn=2.0, window=4, noise_levels=4),
+        SampleConfig(steps=3),
+    ),
+    "spark": WorldConfig("spark"),
+    "pocket": WorldConfig(
+        "pocket",
+        10.0,
+        TokenizerConfig(
+            height=64, width=96, stem=96, encoder_width=192, encoder_heads=6, decoder_width=256, decoder_heads=8,
+        ),
+        ActionsConfig(width=96),
+        DynamicsConfig(layers=8, width=256, heads=8),
+    ),
+    "studio": WorldConfig(
+        "studio",
+        10.0,
+        TokenizerConfig(
+            height=96, width=160, stem=128, encoder_width=384, encoder_layers=2, encoder_heads=6, decoder_width=448,
+            decoder_layers=2, decoder_heads=7, head_dim=64,
+        ),
+        ActionsConfig(width=128, reach=(6, 5)),
+        DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16),
+        SampleConfig(steps=8),
+    ),
+    "genie-41m": _paper("genie-41m", 18, 512, 8, 64),
+    "genie-96m": _paper("genie-96m", 16, 768, 16, 64),
+    "genie-192m": _paper("genie-192m", 20, 1024, 18, 64),
+    "genie-404m": _paper("genie-404m", 21, 1536, 12, 128),
+    "genie-811m": _paper("genie-811m", 20, 2048, 20, 128),
+    "genie-1.6b": _paper("genie-1.6b", 28, 2560, 22, 128),
+    "genie-2.7b": _paper("genie-2.7b", 36, 3072, 22, 128),
+    "genie-11b": _paper("genie-11b", 48, 5120, 36, 128),
+}  # fmt: skip
+
+TRAINING: dict[str, TrainConfig] = {
+    "tiny": TrainConfig(StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(200, 8, 8)),
+    "spark": TrainConfig(StageConfig(6000, 16, 4), StageConfig(1500, 64, 3), StageConfig(8000, 8, 16)),
+    "pocket": TrainConfig(StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(12000, 32, 16)),
+    "studio": TrainConfig(StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(21000, 32, 32)),
+}
+
+
+def preset(name: str) -> WorldConfig:
+    """The world config of that name; GenieError lists the names."""
+    if name not in PRESETS:
+        raise GenieError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def training(name: str) -> TrainConfig:
+    """How a preset is trained. The paper's sizes share one recipe (tables 8 and 9), on clips of two windows."""
+    paper = StageConfig(200_000, 16, 32, lr=3e-4, muon_lr=3e-3)
+    return TRAINING.get(preset(name).name, TrainConfig(paper, paper, paper))
