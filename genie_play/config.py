@@ -244,7 +244,7 @@ PRESETS: dict[str, WorldConfig] = {
         "pocket",
         10.0,
         TokenizerConfig(
-            height=64, width=96, stem=96, encoder_width=192, encoder_heads=6, decoder_width=256, decoder_heads=8,
+            height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
         ),
         ActionsConfig(width=96),
         DynamicsConfig(layers=8, width=256, heads=8),

@@ -1,0 +1,187 @@
+"""The video tokenizer: pictures to discrete tokens and back, causal in time.
+
+Two trunks: "conv" (ours: convolutions learn fastest per minute, ST blocks on the token grid carry colour and time
+across it) and "patch" (the paper's ST-ViViT: linear patches and ST blocks only; section 2.1, table 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genie_play.config import TokenizerConfig
+from genie_play.nn.quantize import Quantized, Quantizer
+from genie_play.nn.st_transformer import LayerKV, LayerPast, STBlock, stream_blocks
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What a ring of keys and values must hold."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    window: int
+
+
+@dataclass
+class Reconstruction:
+    """A training pass of the tokenizer."""
+
+    pixels: Tensor  # (B, T, H, W, 3), about 0..1, not clamped
+    latents: Tensor  # (B, T, N, d) before quantisation
+    quantized: Quantized
+
+
+class ConvBlock(nn.Module):
+    """A residual block of two 3x3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same."""
+        return x + self.second(F.relu(self.first(self.norm(x))))
+
+
+class Encoder(nn.Module):
+    """Pictures to latents (B, T, N, d)."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, patch = config.encoder_width, config.patch
+        if config.trunk == "conv":
+            self.trunk = nn.Sequential(
+                nn.PixelUnshuffle(patch // 2),
+                nn.Conv2d(3 * (patch // 2) ** 2, config.stem, 3, padding=1),
+                ConvBlock(config.stem),
+                ConvBlock(config.stem),
+                nn.Conv2d(config.stem, width, 4, stride=2, padding=1),
+                *(ConvBlock(width) for _ in range(config.encoder_blocks)),
+            )
+        else:
+            self.trunk = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(3 * patch**2, width, 1))
+        self.place = nn.Parameter(torch.zeros(config.n_tokens, width))
+        self.blocks = nn.ModuleList(
+            STBlock(width, config.encoder_heads, config.head_dim, config.ffn, config.window, config.grid, rotary=False)
+            for _ in range(config.encoder_layers)
+        )
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.out = nn.Linear(width, config.code_dim)
+
+    def forward(self, pixels: Tensor, hidden_clips: Tensor | None = None) -> Tensor:
+        """(B, T, H, W, 3) in 0..1 to latents (B, T, N, d)."""
+        x = self._embed(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
+        for block in self.blocks:
+            x = block(x, hidden_clips)
+        return self.out(self.norm(x))
+
+    def stream(self, pixels: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+        """One frame (B, H, W, 3) against the past: latents (B, N, d) and the frame's keys and values."""
+        x, kept = stream_blocks(self.blocks, self._embed(pixels), past)
+        return self.out(self.norm(x)), kept
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) to (B, N, D)."""
+        config = self.config
+        (rows, columns), patch = config.grid, config.patch
+        x = pixels.permute(0, 3, 1, 2) * 2 - 1
+        x = F.pad(x, (0, columns * patch - config.width, 0, rows * patch - config.height), mode="replicate")
+        x = self.trunk(x.contiguous(memory_format=torch.channels_last))
+        return x.flatten(2).mT + self.place
+
+
+class Decoder(nn.Module):
+    """Unit codes (B, T, N, d) to pictures."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, patch = config.decoder_width, config.patch
+        self.enter = nn.Linear(config.code_dim, width)
+        self.place = nn.Parameter(torch.zeros(config.n_tokens, width))
+        self.blocks = nn.ModuleList(
+            STBlock(width, config.decoder_heads, config.head_dim, config.ffn, config.window, config.grid, rotary=False)
+            for _ in range(config.decoder_layers)
+        )
+        if config.trunk == "conv":
+            self.trunk = nn.Sequential(
+                *(ConvBlock(width) for _ in range(config.decoder_blocks)),
+                nn.Conv2d(width, 4 * config.stem, 3, padding=1),
+                nn.PixelShuffle(2),
+                ConvBlock(config.stem),
+                ConvBlock(config.stem),
+                nn.GroupNorm(8, config.stem),
+                nn.Conv2d(config.stem, 3 * (patch // 2) ** 2, 3, padding=1),
+                nn.PixelShuffle(patch // 2),
+            )
+        else:
+            self.norm = nn.RMSNorm(width, eps=1e-6)
+            self.trunk = nn.Sequential(nn.Conv2d(width, 3 * patch**2, 1), nn.PixelShuffle(patch))
+
+    def forward(self, codes: Tensor, hidden_clips: Tensor | None = None) -> Tensor:
+        """(B, T, N, d) to pixels (B, T, H, W, 3), about 0..1."""
+        x = self.enter(codes) + self.place
+        for block in self.blocks:
+            x = block(x, hidden_clips)
+        return self._paint(x.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+    def stream(self, codes: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+        """One frame (B, N, d) against the past: pixels (B, H, W, 3) and the frame's keys and values."""
+        x, kept = stream_blocks(self.blocks, self.enter(codes) + self.place, past)
+        return self._paint(x), kept
+
+    def _paint(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (B, H, W, 3)."""
+        config = self.config
+        if config.trunk == "patch":
+            x = self.norm(x)
+        x = x.mT.unflatten(2, config.grid).contiguous(memory_format=torch.channels_last)
+        pixels = self.trunk(x)[:, :, : config.height, : config.width]
+        return pixels.permute(0, 2, 3, 1) * 0.5 + 0.5
+
+
+class Tokenizer(nn.Module):
+    """Encoder, quantizer and decoder."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        if config.trunk not in ("conv", "patch"):
+            raise ValueError(f"no tokenizer trunk is called {config.trunk!r}")
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = Quantizer(config.codes, config.code_dim)
+        self.decoder = Decoder(config)
+        self.encoder_shape = CacheShape(config.encoder_layers, config.encoder_heads, config.head_dim, config.window)
+        self.decoder_shape = CacheShape(config.decoder_layers, config.decoder_heads, config.head_dim, config.window)
+
+    def forward(self, pixels: Tensor, hidden_clips: Tensor | None = None) -> Reconstruction:
+        """A training pass over clips (B, T, H, W, 3) in 0..1; `hidden_clips` (B,) bool: no history for these."""
+        latents = self.encoder(pixels, hidden_clips)
+        quantized = self.quantizer(latents)
+        return Reconstruction(self.decoder(quantized.vectors, hidden_clips), latents, quantized)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Clips (B, T, H, W, 3) in 0..1 to tokens (B, T, N) int64."""
+        return self.quantizer(self.encoder(pixels)).tokens
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, N) to pixels (B, T, H, W, 3), about 0..1."""
+        return self.decoder(self.quantizer.lookup(tokens))
+
+    def encode_step(self, pixels: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+        """One frame (B, H, W, 3) in 0..1 to tokens (B, N) int64, and its keys and values."""
+        latents, kept = self.encoder.stream(pixels, past)
+        return self.quantizer(latents).tokens, kept
+
+    def decode_step(self, tokens: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+        """One frame of tokens (B, N) to pixels (B, H, W, 3), about 0..1, and its keys and values."""
+        return self.decoder.stream(self.quantizer.lookup(tokens), past)

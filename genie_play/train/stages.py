@@ -1,0 +1,265 @@
+"""The three stages of training as data: which networks learn, from what loss, and what to watch.
+
+Bruce et al. 2024, section 2.1 for the stages; DESIGN 4 for what differs by default. A stage knows nothing of
+optimisers, files or devices. All randomness comes from the generator of the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genie_play.nn.genie import Genie
+from genie_play.nn.quantize import Quantizer
+from genie_play.nn.tokenizer import Tokenizer
+
+HIDE_HISTORY = 0.25  # share of clips whose temporal layers see nothing: tokens must survive cuts, prompts and edits
+UNQUANTIZED = 0.04  # share of the tokenizer's and the action model's steps before the codebook starts
+DROP_ACTION = 0.15  # share of frames that train the 'no action' row
+FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
+CORRUPT_RATE = 0.2  # largest share of context tokens replaced
+NEAR_CODES = 8  # neighbours of a code that corruption and label smoothing draw from
+SMOOTHING = 0.1
+CHANGED_WEIGHT = 3.0  # of tokens that differ from the frame before
+OWN_TEMPERATURE = 0.7
+SELF_CONTEXT = 0.7  # progress from which half the clips get frames of the model's own as context
+
+
+@dataclass
+class Step:
+    """What a loss may look at besides the networks and the frames."""
+
+    index: int
+    total: int
+    generator: torch.Generator
+
+    @property
+    def progress(self) -> float:
+        """0 at the first step of the stage, 1 after the last."""
+        return self.index / self.total
+
+    def rand(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
+        """Uniform numbers, drawn on the CPU so that every device sees the same."""
+        return torch.rand(*shape, generator=self.generator).to(device)
+
+
+@dataclass
+class Outcome:
+    """A loss, what to log beside it, and what to do after the optimiser's step."""
+
+    loss: Tensor
+    watch: Mapping[str, float | Tensor] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: `learns` names the networks of Genie whose parameters move."""
+
+    name: str
+    learns: tuple[str, ...]
+    loss: Callable[[Genie, Tensor, Step], Outcome]
+    needs: tuple[str, ...] = ()  # stages that must be trained before
+
+
+def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """Squared and absolute error of pixels and of their gradients; hard pixels weigh more, at most fivefold.
+
+    The weight is the error itself, without gradient: it finds the avatar, whose colours are rare, without a label.
+    """
+    tokenizer = genie.tokenizer
+    hidden = step.rand(len(frames), device=frames.device) < HIDE_HISTORY
+    seen = tokenizer(frames, hidden)
+    error = seen.pixels.float() - frames
+    with torch.no_grad():
+        size = error.abs().amax(-1, keepdim=True)
+        weight = 1 + (size / (size.mean() + 1e-3)).clamp(0, 4)
+        weight = weight / weight.mean()
+    square, absolute = (weight * error.square()).mean(), (weight * error.abs()).mean()
+    edges = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().mean()
+    edges = edges + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    loss = 4 * square + 0.4 * absolute + 0.2 * edges + 0.25 * seen.quantized.commitment
+
+    def after() -> None:
+        _tend(tokenizer.quantizer, seen.latents, seen.quantized.tokens, step)
+
+    watch = {"psnr": psnr(error.square().mean()), "used": _used(seen.quantized.tokens, tokenizer.config.codes)}
+    return Outcome(loss, watch, after)
+
+
+def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """The latent action model's own loss (see `nn/latent_action.py`)."""
+    actions = genie.actions
+    seen = actions(frames)
+
+    def after() -> None:
+        _tend(actions.quantizer, seen.latents, seen.quantized.tokens, step)
+
+    error = (seen.predicted.detach() - seen.target).square().mean()
+    copy = (seen.source - seen.target).square().mean()
+    watch = {"psnr": psnr(error), "copy": psnr(copy), "used": _used(seen.quantized.tokens, actions.config.codes)}
+    return Outcome(actions.loss(seen), watch, after)
+
+
+def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """Cross-entropy of masked tokens under complete teacher forcing: what is cached in play is what is trained."""
+    clean, actions = read_clip(genie, frames)
+    dynamics = genie.dynamics
+    device, (clips, count, _) = clean.device, clean.shape
+    near = near_codes(genie.tokenizer)
+    mask = draw_mask(clean.shape, step).to(device)
+    actions = actions.masked_fill(step.rand(clips, count, device=device) < DROP_ACTION, dynamics.no_action)
+    context, levels = corrupt(clean, near, dynamics.config.noise_levels, step)
+    if step.progress >= SELF_CONTEXT:
+        context = with_own_frames(genie, clean, context, actions, levels, step)
+    hidden = dynamics(clean.masked_fill(mask, dynamics.mask_id), actions, context, levels)
+    mask[:, 0] = False  # the prompt is never predicted
+    loss, watch = masked_cross_entropy(genie, hidden, clean, mask, near)
+    return Outcome(loss, watch)
+
+
+def paper_dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """The paper's baseline: one stream masked at a rate of U(0.5, 1), the action model trained beside it."""
+    outcome = actions_loss(genie, frames, step)
+    clean, actions = read_clip(genie, frames)
+    rate = 0.5 + 0.5 * step.rand(len(clean), 1, 1)
+    mask = (step.rand(*clean.shape) < rate).to(clean.device)
+    mask[:, 0] = False
+    hidden = genie.dynamics(clean.masked_fill(mask, genie.dynamics.mask_id), actions)
+    loss, watch = masked_cross_entropy(genie, hidden, clean, mask, None)
+    return Outcome(
+        loss + outcome.loss, {**{f"actions_{k}": v for k, v in outcome.watch.items()}, **watch}, outcome.after
+    )
+
+
+STAGES = {
+    "tokenizer": Stage("tokenizer", ("tokenizer",), tokenizer_loss),
+    "actions": Stage("actions", ("actions",), actions_loss),
+    "dynamics": Stage("dynamics", ("dynamics",), dynamics_loss, ("tokenizer", "actions")),
+}
+PAPER_STAGES = {
+    "tokenizer": STAGES["tokenizer"],
+    "dynamics": Stage("dynamics", ("actions", "dynamics"), paper_dynamics_loss, ("tokenizer",)),
+}
+
+
+@torch.no_grad()
+def read_clip(genie: Genie, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Clips (B, T, H, W, 3) to tokens (B, T, N) and the action (B, T) that led to each frame, 'none' for the first."""
+    tokens = genie.tokenizer.encode(frames)
+    codes = genie.actions.infer(frames)
+    first = torch.full_like(codes[:, :1], genie.dynamics.no_action)
+    return tokens, torch.cat((first, codes), 1)
+
+
+def draw_mask(shape: tuple[int, ...] | torch.Size, step: Step) -> Tensor:
+    """(B, T, N) bool: three frames in ten fully hidden, the others hidden at the cosine of a uniform number."""
+    clips, count, tokens = shape
+    rate = torch.cos(math.pi / 2 * step.rand(clips, count, 1))
+    rate = torch.where(step.rand(clips, count, 1) < FULLY_HIDDEN, 1.0, rate)
+    mask = step.rand(clips, count, tokens) < rate
+    return mask
+
+
+def near_codes(tokenizer: Tokenizer) -> Tensor:
+    """(V, NEAR_CODES) int64: the nearest other codes of each code, by cosine."""
+    codebook = tokenizer.quantizer.codebook
+    alike = codebook @ codebook.T
+    alike.fill_diagonal_(-2)
+    return alike.topk(min(NEAR_CODES, len(codebook) - 1), -1).indices
+
+
+def corrupt(clean: Tensor, near: Tensor, levels: int, step: Step) -> tuple[Tensor, Tensor]:
+    """Replace context tokens of half the clips at a rate of U(0, 0.2), half by near codes; (B, T, N) and (B, T) levels.
+
+    Level 0 is untouched, the bucket of play; the others count up with the rate.
+    """
+    device, (clips, count, tokens) = clean.device, clean.shape
+    if levels < 2:
+        return clean, torch.zeros(clips, count, dtype=torch.int64, device=device)
+    rate = CORRUPT_RATE * step.rand(clips, 1, 1) * (step.rand(clips, 1, 1) < 0.5)
+    level = torch.ceil(rate / CORRUPT_RATE * (levels - 1)).long()[:, :, 0].expand(clips, count).to(device)
+    hit = (step.rand(clips, count, tokens) < rate).to(device)
+    pick = (step.rand(clips, count, tokens, device=device) * near.shape[1]).long()
+    alike = near[clean].gather(-1, pick[..., None])[..., 0]
+    anything = (step.rand(clips, count, tokens, device=device) * len(near)).long()
+    other = torch.where(step.rand(clips, count, tokens, device=device) < 0.5, alike, anything)
+    return torch.where(hit, other, clean), level
+
+
+@torch.no_grad()
+def with_own_frames(
+    genie: Genie, clean: Tensor, context: Tensor, actions: Tensor, levels: Tensor, step: Step
+) -> Tensor:
+    """In half the clips, replace one to four context frames in a row by the model's own two-pass samples."""
+    device, (clips, count, tokens) = clean.device, clean.shape
+    half = max(clips // 2, 1)
+    some, known, told, level = clean[:half], context[:half], actions[:half], levels[:half]
+    dynamics = genie.dynamics
+    order = step.rand(half, count, tokens, device=device).argsort(-1)
+    current = torch.full_like(some, dynamics.mask_id)
+    for first, last in ((0, tokens // 3), (tokens // 3, tokens)):
+        logits = dynamics.logits(dynamics(current, told, known, level))
+        best = logits.topk(2, -1)
+        # two candidates are enough to make a sample that errs as play does, at a fraction of a full draw
+        noise = torch.logit(step.rand(half, count, tokens, device=device), 1e-6)
+        second = best.values[..., 0] - best.values[..., 1] < OWN_TEMPERATURE * noise
+        drawn = torch.where(second, best.indices[..., 1], best.indices[..., 0])
+        now = (order >= first) & (order < last)
+        current = torch.where(now, drawn, current)
+    begin = 1 + (step.rand(half, 1, device=device) * (count - 1)).long()
+    length = 1 + (step.rand(half, 1, device=device) * 4).long()
+    time = torch.arange(count, device=device)
+    replaced = (time >= begin) & (time < begin + length)  # (half, T)
+    return torch.cat((torch.where(replaced[..., None], current, known), context[half:]))
+
+
+def masked_cross_entropy(
+    genie: Genie, hidden: Tensor, clean: Tensor, mask: Tensor, near: Tensor | None
+) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Mean cross-entropy of the masked tokens, changed ones weighted; `near` spreads a little over near codes."""
+    changed = torch.zeros_like(mask)
+    changed[:, 1:] = clean[:, 1:] != clean[:, :-1]
+    target, weight = clean[mask], torch.where(changed[mask], CHANGED_WEIGHT, 1.0)
+    scores = F.log_softmax(genie.dynamics.logits(hidden[mask]), -1)
+    exact = -scores.gather(-1, target[:, None])[:, 0]
+    each = exact
+    if near is not None:
+        each = (1 - SMOOTHING) * exact - SMOOTHING * scores.gather(-1, near[target]).mean(-1)
+    loss = (weight * each).sum() / weight.sum()
+    with torch.no_grad():
+        right = (scores.argmax(-1) == target).float()
+        moved = changed[mask]
+        watch: dict[str, float | Tensor] = {
+            "ce": exact.mean(),
+            "right": right.mean(),
+            "moved_right": (right * moved).sum() / moved.sum().clamp_min(1),
+        }
+    return loss, watch
+
+
+def psnr(mean_square: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of a mean squared error of pixels in 0..1."""
+    return -10 * torch.log10(mean_square.detach().float().clamp_min(1e-10))
+
+
+def start_of_codes(total: int) -> int:
+    """The step at which a codebook of a stage of `total` steps starts."""
+    return max(1, min(round(total * UNQUANTIZED), 100))
+
+
+def _tend(quantizer: Quantizer, latents: Tensor, tokens: Tensor, step: Step) -> None:
+    """Start the codebook when its time has come; from then on move it with what it caught."""
+    if quantizer.started:
+        quantizer.update(latents, tokens, step.generator)
+    elif step.index >= start_of_codes(step.total):
+        quantizer.start(latents, step.generator)
+
+
+def _used(tokens: Tensor, codes: int) -> Tensor:
+    return (torch.bincount(tokens.flatten(), minlength=codes) > 0).float().mean()

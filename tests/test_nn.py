@@ -1,0 +1,211 @@
+"""The networks: no leaks, streaming equals the clip, sizes of the paper, quantizer life."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genie_play.config import PRESETS, ActionsConfig, DynamicsConfig, TokenizerConfig, preset
+from genie_play.nn.dynamics import Dynamics
+from genie_play.nn.genie import Genie
+from genie_play.nn.latent_action import LatentActions
+from genie_play.nn.quantize import Quantizer
+from genie_play.nn.st_transformer import LayerPast, STBlock
+from genie_play.nn.tokenizer import Tokenizer
+
+GRID, CODES, FRAMES = (3, 4), 32, 9
+
+
+def shaken(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Give every parameter a random value: zero-started projections would hide a leak."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (0.5 if p.dim() < 2 else p[0].numel() ** -0.5))
+    return module.eval()
+
+
+def small_dynamics(recipe: str) -> Dynamics:
+    config = DynamicsConfig(recipe=recipe, layers=2, width=32, heads=2, head_dim=16, ffn=2.0, window=4)
+    dynamics = shaken(Dynamics(config, GRID, CODES, 8))
+    dynamics.set_codes(torch.randn(CODES, 8, generator=torch.Generator().manual_seed(1)))
+    return dynamics
+
+
+def random_tokens(*shape: int, seed: int = 2) -> torch.Tensor:
+    return torch.randint(0, CODES, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_masked_frame_sees_no_clean_frame_from_its_own_on():
+    dynamics = small_dynamics("teacher")
+    clean, actions = random_tokens(1, FRAMES, 12), torch.randint(0, 8, (1, FRAMES))
+    masked = torch.full_like(clean, dynamics.mask_id)
+    before = dynamics(masked, actions, clean)
+    for t in range(1, FRAMES):
+        changed = clean.clone()
+        changed[:, t:] = (changed[:, t:] + 7) % CODES
+        after = dynamics(masked, actions, changed)
+        assert torch.equal(before[:, : t + 1], after[:, : t + 1])
+        if t + 1 < FRAMES:
+            assert (before[:, t + 1] - after[:, t + 1]).abs().amax() > 1e-3  # the next one does see it
+
+
+def test_masked_frame_reads_its_action_and_its_visible_tokens():
+    dynamics = small_dynamics("teacher")
+    clean, actions = random_tokens(1, FRAMES, 12), torch.zeros(1, FRAMES, dtype=torch.int64)
+    masked = torch.full_like(clean, dynamics.mask_id)
+    before = dynamics(masked, actions, clean)
+    other = actions.clone()
+    other[:, 5] = 3
+    after = dynamics(masked, other, clean)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert (before[:, 5] - after[:, 5]).abs().amax() > 1e-3
+    shown = masked.clone()
+    shown[:, 5, 2] = clean[:, 5, 2]
+    assert (dynamics(shown, actions, clean)[:, 5] - before[:, 5]).abs().amax() > 1e-3
+    assert torch.equal(dynamics(shown, actions, clean)[:, 6], before[:, 6])  # other masked frames do not see it
+
+
+def test_paper_recipe_is_causal():
+    dynamics = small_dynamics("paper")
+    tokens, actions = random_tokens(2, FRAMES, 12), torch.randint(0, 8, (2, FRAMES))
+    before = dynamics(tokens, actions)
+    changed = tokens.clone()
+    changed[:, 4:] = dynamics.mask_id
+    after = dynamics(changed, actions)
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert (before[:, 4] - after[:, 4]).abs().amax() > 1e-3
+
+
+def ring_past(kept: list, window: int, cross_frame: bool) -> LayerPast:
+    """A past made plainly from the keys and values of the frames so far (newest last)."""
+    recent = kept[-(window - 1) :]
+    ages = torch.arange(len(recent), 0, -1)
+    ring_k = torch.stack([kv.temporal_k for kv in recent], 3)
+    ring_v = torch.stack([kv.temporal_v for kv in recent], 3)
+    # a slot that holds rubbish and says so by its age must not be read
+    ring_k, ring_v = (torch.cat((r, torch.full_like(r[:, :, :, :1], 1e4)), 3) for r in (ring_k, ring_v))
+    ages = torch.cat((ages, torch.tensor([window])))
+    spatial = (kept[-1].spatial_k, kept[-1].spatial_v) if cross_frame else (None, None)
+    return LayerPast(*spatial, ring_k, ring_v, ages)
+
+
+@pytest.mark.parametrize("cross_frame", [False, True])
+def test_streaming_a_block_equals_the_clip_before_and_after_the_ring_wraps(cross_frame):
+    window = 4
+    block = shaken(STBlock(32, 2, 16, 2.0, window, GRID, rotary=cross_frame, cross_frame=cross_frame))
+    x = torch.randn(2, 11, 12, 32, generator=torch.Generator().manual_seed(3))
+    whole = block(x)
+    kept: list = []
+    for t in range(x.shape[1]):
+        if kept:
+            past = ring_past(kept, window, cross_frame)
+        else:
+            empty = torch.zeros(2, 12, 2, window - 1, 16)
+            past = LayerPast(None, None, empty, empty, torch.full((window - 1,), window))
+        y, kv = block.stream(x[:, t], past)
+        kept.append(kv)
+        assert torch.allclose(y, whole[:, t], atol=2e-5), t
+
+
+def test_two_streams_with_equal_tokens_agree_where_they_see_the_same():
+    """With one frame of history the masked stream, given the clean tokens, sees exactly what the clean one sees."""
+    dynamics = small_dynamics("teacher")
+    clean, actions = random_tokens(1, FRAMES, 12), torch.randint(0, 8, (1, FRAMES))
+    x = torch.stack((dynamics.embed(clean, actions),) * 2)
+    for block in dynamics.blocks:
+        x = block(x)
+    assert torch.allclose(x[0], x[1], atol=1e-5)
+
+
+def test_tokenizer_is_causal_and_hides_history():
+    config = TokenizerConfig(
+        height=22, width=32, codes=CODES, code_dim=8, stem=16, encoder_width=32, encoder_blocks=1, encoder_heads=2,
+        decoder_width=32, decoder_blocks=1, decoder_heads=2, head_dim=16, window=3,
+    )  # fmt: skip
+    tokenizer = shaken(Tokenizer(config))
+    frames = torch.rand(2, 5, 22, 32, 3, generator=torch.Generator().manual_seed(4))
+    latents = tokenizer.encoder(frames)
+    changed = frames.clone()
+    changed[:, 3:] = 0
+    assert torch.allclose(latents[:, :3], tokenizer.encoder(changed)[:, :3], atol=1e-5)
+    alone = tokenizer.encoder(frames[:, 2:3])
+    hidden = tokenizer.encoder(frames, torch.tensor([True, False]))
+    assert torch.allclose(hidden[0, 2], alone[0, 0], atol=1e-5)
+    assert torch.allclose(hidden[1], latents[1], atol=1e-5)
+    assert not torch.allclose(latents[0, 2], alone[0, 0], atol=1e-3)
+    assert tokenizer.decode(tokenizer.encode(frames)).shape == frames.shape
+
+
+@pytest.mark.parametrize("recipe", ["shift", "paper"])
+@pytest.mark.parametrize("history", [0, 1])
+def test_latent_actions_see_only_what_they_may(recipe, history):
+    config = ActionsConfig(
+        recipe=recipe, width=16, pool=1, reach=(2, 3), patch=8, layers=1, heads=2, head_dim=8, history=history
+    )
+    model = shaken(LatentActions(config, (20, 32)))
+    frames = torch.rand(2, 5, 20, 32, 3, generator=torch.Generator().manual_seed(5))
+    codes = model.infer(frames)
+    assert codes.shape == (2, 4)
+    assert int(codes.max()) < 8
+    changed = frames.clone()
+    changed[:, 4] = 0
+    assert torch.equal(model.form.encode(frames)[:, :3], model.form.encode(changed)[:, :3])
+    painted, repainted = model.paint(frames, codes), model.paint(changed, codes)
+    assert painted.shape == frames[:, 1:].shape
+    assert torch.equal(painted, repainted)  # the decoder never sees the frame it is to paint
+    if recipe == "shift":  # grey-scale inversion leaves a cost volume, and so the codes, as they are
+        assert torch.allclose(model.form.encode(frames), model.form.encode(1 - frames), atol=1e-4)
+
+
+def test_quantizer_starts_learns_and_restarts():
+    generator = torch.Generator().manual_seed(6)
+    quantizer = Quantizer(16, 4, restart_after=3).train()
+    points = torch.nn.functional.normalize(torch.randn(500, 4, generator=generator), dim=-1)
+    points[:, 0] = points[:, 0].abs()  # nothing lies on the far side, where a code is about to be stranded
+    assert torch.allclose(quantizer(points).vectors, points)  # nothing is quantised before the start
+    quantizer.start(points, generator)
+    first = quantizer(points)
+    assert torch.allclose(first.vectors, quantizer.lookup(first.tokens), atol=1e-6)
+    assert len(first.tokens.unique()) == 16
+    stranded = torch.tensor([-1.0, 0.0, 0.0, 0.0])
+    quantizer.codebook[3], quantizer.sums[3] = stranded, stranded
+    assert len(quantizer(points).tokens.unique()) == 15
+    restarted = 0
+    for _ in range(6):
+        seen = quantizer(points)
+        restarted += quantizer.update(points, seen.tokens, generator)
+    assert restarted == 1
+    assert len(quantizer(points).tokens.unique()) == 16
+    points.requires_grad_(True)
+    quantizer(points).vectors.sum().backward()
+    assert points.grad is not None
+    assert points.grad.abs().sum() > 0
+
+
+PAPER = {
+    "genie-41m": 41e6, "genie-96m": 96e6, "genie-192m": 192e6, "genie-404m": 404e6, "genie-811m": 811e6,
+    "genie-1.6b": 1.6e9, "genie-2.7b": 2.7e9, "genie-11b": 10.1e9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_sizes_of_the_paper(name):
+    """Tables 10 and 12, transformer blocks counted; the tokenizer and latent action model of the 11B (section 3.1)."""
+    with torch.device("meta"):
+        config = preset(name)
+        dynamics = Dynamics(config.dynamics, config.tokenizer.grid, config.tokenizer.codes, config.tokenizer.code_dim)
+        count = sum(p.numel() for p in dynamics.blocks.parameters())
+        assert abs(count / PAPER[name] - 1) < 0.10, count
+        if name == "genie-11b":
+            genie = Genie(config)
+            total = sum(p.numel() for p in genie.parameters())
+            assert abs(total / 10.7e9 - 1) < 0.10, total
+            assert config.tokenizer.n_tokens == 920
+
+
+def test_our_sizes():
+    with torch.device("meta"):
+        sizes = {name: sum(p.numel() for p in Genie(PRESETS[name]).parameters()) for name in ("spark", "pocket")}
+    assert sizes["pocket"] <= 15e6, sizes
+    assert sizes["spark"] < sizes["pocket"]
