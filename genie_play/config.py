@@ -58,7 +58,7 @@ class ActionsConfig:
     codes: int = N_ACTIONS
     code_dim: int = 8
     pool: int = 2  # pictures are averaged over pool x pool pixels first (shift)
-    reach: tuple[int, int] = (4, 3)  # largest shift seen, in pooled pixels: rows, columns (shift)
+    reach: tuple[int, int] = (3, 3)  # largest shift seen, in pooled pixels: rows, columns (shift)
     width: int = 64
     history: int = 0  # past frame pairs that the decoder may use to predict motion (shift)
     patch: int = 16  # (paper)
@@ -272,7 +272,7 @@ PRESETS: dict[str, WorldConfig] = {
 
 TRAINING: dict[str, TrainConfig] = {
     "tiny": TrainConfig(StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(200, 8, 8)),
-    "spark": TrainConfig(StageConfig(6000, 16, 4), StageConfig(1500, 64, 3), StageConfig(8000, 8, 16)),
+    "spark": TrainConfig(StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(4500, 8, 16)),
     "pocket": TrainConfig(StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(12000, 32, 16)),
     "studio": TrainConfig(StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(21000, 32, 32)),
 }

@@ -54,5 +54,5 @@ def token_uniforms(
 def position_uniforms(
     seed: int, positions: ArrayLike, step: int, frame: int, purpose: int = CHOICE_NOISE
 ) -> NDArray[np.float32]:
-    """One uniform per position, (len(positions),) float32: word 0 of counter (0, position, 2 * step + purpose, frame)."""
+    """One uniform per position, (n,) float32: word 0 of counter (0, position, 2 * step + purpose, frame)."""
     return uniform(philox(seed, 0, np.asarray(positions), 2 * step + purpose, frame)[0])

@@ -125,7 +125,10 @@ class Engine(Protocol):
     outside [0, 8). Results are fresh arrays.
     """
 
-    info: EngineInfo
+    @property
+    def info(self) -> EngineInfo:
+        """What a client must know; an attribute will do."""
+        ...
 
     def reset(self, prompt: Prompt, seed: int) -> Frame:
         """Start a play-through: frame 0 is the prompt's last picture as the engine sees it."""

@@ -36,14 +36,29 @@ class Reconstruction:
     quantized: Quantized
 
 
+class Conv(nn.Module):
+    """A convolution whose weight is stored as a matrix (out, in * k * k), so that Muon can train it."""
+
+    def __init__(self, channels: int, out: int, size: int, stride: int = 1) -> None:
+        super().__init__()
+        self.shape, self.stride = (out, channels, size, size), stride
+        self.weight = nn.Parameter(torch.randn(out, channels * size * size) * (channels * size * size) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, out, h / stride, w / stride)."""
+        padding = (self.shape[-1] - 1) // 2
+        return F.conv2d(x, self.weight.view(self.shape), self.bias, self.stride, padding)
+
+
 class ConvBlock(nn.Module):
     """A residual block of two 3x3 convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(8, channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = Conv(channels, channels, 3)
+        self.second = Conv(channels, channels, 3)
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +79,7 @@ class Encoder(nn.Module):
                 nn.Conv2d(3 * (patch // 2) ** 2, config.stem, 3, padding=1),
                 ConvBlock(config.stem),
                 ConvBlock(config.stem),
-                nn.Conv2d(config.stem, width, 4, stride=2, padding=1),
+                Conv(config.stem, width, 4, stride=2),
                 *(ConvBlock(width) for _ in range(config.encoder_blocks)),
             )
         else:
@@ -115,7 +130,7 @@ class Decoder(nn.Module):
         if config.trunk == "conv":
             self.trunk = nn.Sequential(
                 *(ConvBlock(width) for _ in range(config.decoder_blocks)),
-                nn.Conv2d(width, 4 * config.stem, 3, padding=1),
+                Conv(width, 4 * config.stem, 3),
                 nn.PixelShuffle(2),
                 ConvBlock(config.stem),
                 ConvBlock(config.stem),

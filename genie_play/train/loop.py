@@ -28,6 +28,8 @@ from genie_play import checkpoint, paths
 from genie_play.config import PathConfig, StageConfig, WorldConfig, preset, to_dict, training
 from genie_play.data.clips import Source, open_source
 from genie_play.nn.genie import Genie, load_genie, save_genie
+from genie_play.nn.st_transformer import STBlock
+from genie_play.nn.tokenizer import Conv
 from genie_play.train.stages import PAPER_STAGES, STAGES, Stage, Step
 from genie_play.types import BackendError, CheckpointError, GenieError, Label
 
@@ -324,9 +326,15 @@ def make_optimisers(learners: Iterable[nn.Module], config: StageConfig) -> list[
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for learner in learners:
-        for name, parameter in learner.named_parameters():
-            hidden = parameter.dim() == 2 and "blocks." in name and "bias" not in name
-            (matrices if hidden else rest).append(parameter)
+        hidden = {
+            id(layer.weight)
+            for block in learner.modules()
+            if isinstance(block, (STBlock, Conv))
+            for layer in block.modules()
+            if isinstance(layer, (nn.Linear, Conv))
+        }
+        for parameter in learner.parameters():
+            (matrices if id(parameter) in hidden else rest).append(parameter)
     groups = [
         {"params": [p for p in rest if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},

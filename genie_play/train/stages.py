@@ -19,7 +19,7 @@ from genie_play.nn.quantize import Quantizer
 from genie_play.nn.tokenizer import Tokenizer
 
 HIDE_HISTORY = 0.25  # share of clips whose temporal layers see nothing: tokens must survive cuts, prompts and edits
-UNQUANTIZED = 0.04  # share of the tokenizer's and the action model's steps before the codebook starts
+UNQUANTIZED = {"tokenizer": 0.03, "actions": 0.2}  # share of the steps before the codebook starts: earlier is worse
 DROP_ACTION = 0.15  # share of frames that train the 'no action' row
 FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
 CORRUPT_RATE = 0.2  # largest share of context tokens replaced
@@ -86,7 +86,7 @@ def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     loss = 4 * square + 0.4 * absolute + 0.2 * edges + 0.25 * seen.quantized.commitment
 
     def after() -> None:
-        _tend(tokenizer.quantizer, seen.latents, seen.quantized.tokens, step)
+        _tend(tokenizer.quantizer, seen.latents, seen.quantized.tokens, step, UNQUANTIZED["tokenizer"])
 
     watch = {"psnr": psnr(error.square().mean()), "used": _used(seen.quantized.tokens, tokenizer.config.codes)}
     return Outcome(loss, watch, after)
@@ -98,7 +98,7 @@ def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     seen = actions(frames)
 
     def after() -> None:
-        _tend(actions.quantizer, seen.latents, seen.quantized.tokens, step)
+        _tend(actions.quantizer, seen.latents, seen.quantized.tokens, step, UNQUANTIZED["actions"])
 
     error = (seen.predicted.detach() - seen.target).square().mean()
     copy = (seen.source - seen.target).square().mean()
@@ -248,16 +248,11 @@ def psnr(mean_square: Tensor) -> Tensor:
     return -10 * torch.log10(mean_square.detach().float().clamp_min(1e-10))
 
 
-def start_of_codes(total: int) -> int:
-    """The step at which a codebook of a stage of `total` steps starts."""
-    return max(1, min(round(total * UNQUANTIZED), 100))
-
-
-def _tend(quantizer: Quantizer, latents: Tensor, tokens: Tensor, step: Step) -> None:
-    """Start the codebook when its time has come; from then on move it with what it caught."""
+def _tend(quantizer: Quantizer, latents: Tensor, tokens: Tensor, step: Step, share: float) -> None:
+    """Start the codebook when its share of the steps is over; from then on move it with what it caught."""
     if quantizer.started:
         quantizer.update(latents, tokens, step.generator)
-    elif step.index >= start_of_codes(step.total):
+    elif step.index >= round(share * step.total):
         quantizer.start(latents, step.generator)
 
 

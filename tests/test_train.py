@@ -1,0 +1,164 @@
+"""The training loop: every stage learns, stopping and resuming is as if nobody had stopped, bad runs say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from genie_play import checkpoint
+from genie_play.config import StageConfig
+from genie_play.data.clips import PlatformerSource
+from genie_play.nn.genie import load_genie
+from genie_play.train import loop, stages
+from genie_play.types import GenieError
+
+SIZE = (24, 32)
+
+
+class EightClips:
+    """The same eight clips at every step."""
+
+    fps, size = 10.0, SIZE
+
+    def __init__(self) -> None:
+        self.clips = PlatformerSource(SIZE, 3, calm=True, n_looks=8).batch(0, 8, 8)
+
+    def batch(self, step: int, clips: int, frames: int) -> np.ndarray:
+        return self.clips[np.arange(clips) % 8, :frames].copy()
+
+
+@pytest.fixture(scope="module")
+def eight() -> EightClips:
+    return EightClips()
+
+
+@pytest.fixture
+def on_eight(eight, monkeypatch):
+    monkeypatch.setattr(loop, "open_source", lambda name, size, seed: eight)
+    return eight
+
+
+def metrics(out: Path, stage: str) -> list[dict]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["stage"] == stage]
+
+
+def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path):
+    out = tmp_path / "small"
+    loop.train("tokenizer", "tiny", "x", out, steps=200)
+    rows = metrics(out, "tokenizer")
+    assert rows[-1]["psnr"] > rows[0]["psnr"] + 4
+    assert rows[-1]["used"] > 0.3
+    loop.train("actions", "tiny", "x", out, steps=120)
+    rows = metrics(out, "actions")
+    assert rows[-1]["psnr"] > rows[-1]["copy"] + 1
+    assert rows[-1]["used"] >= 3 / 8
+    loop.train("dynamics", "tiny", "x", out, steps=160)
+    rows = metrics(out, "dynamics")
+    assert rows[-1]["ce"] < 0.6 * rows[0]["ce"]
+
+    genie, header = load_genie(loop.world_file(out))
+    assert set(header.stages) == {"tokenizer", "actions", "dynamics"}
+    assert header.stages["tokenizer"]["frames_seen"] == 200 * 8 * 4
+    frames = torch.from_numpy(on_eight.clips).float() / 255
+    tokens, actions = stages.read_clip(genie, frames)
+    assert actions[:, 1:].unique().numel() > 1
+    with torch.inference_mode():  # the true codes say more than another clip's
+        hidden = torch.full_like(tokens, genie.dynamics.mask_id)
+        gaps = []
+        for told in (actions, actions.roll(1, 0)):
+            logits = genie.dynamics.logits(genie.dynamics(hidden, told, tokens))[:, 1:]
+            gaps.append(torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens[:, 1:].flatten()))
+    assert gaps[1] > gaps[0] + 0.05
+
+
+def test_the_paper_recipe_trains_actions_beside_dynamics(on_eight, tmp_path):
+    out = tmp_path / "paper"
+    loop.train("tokenizer", "tiny", "x", out, steps=20, recipe="paper")
+    before = load_file(loop.world_file(out))
+    loop.train("dynamics", "tiny", "x", out, steps=20, recipe="paper")
+    after = load_file(loop.world_file(out))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert {"actions", "dynamics"} <= moved
+    assert "tokenizer" not in moved
+    assert checkpoint.read(loop.world_file(out)).world.dynamics.recipe == "paper"
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "actions"])
+def test_stop_and_resume_equals_no_stop(on_eight, tmp_path, stage):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    loop.train(stage, "tiny", "x", whole, steps=24)
+    run = loop.Run(parts, "tiny", "x", steps=24)
+    parts.mkdir()
+    first = loop.Trainer(stages.STAGES[stage], run)
+    first.genie.train()
+    for _ in range(13):
+        first.take_step()
+    first.save()
+    loop.train(stage, "tiny", "x", parts, steps=24)
+    a, b = load_file(loop.world_file(whole)), load_file(loop.world_file(parts))
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_minutes_end_a_run_cleanly(on_eight, tmp_path):
+    loop.train("all", "tiny", "x", tmp_path / "w", steps=500, minutes=1e-4)
+    header = checkpoint.read(loop.world_file(tmp_path / "w"))
+    assert 0 < header.stages["tokenizer"]["steps"] < 500
+    assert "dynamics" not in header.stages
+
+
+def test_bad_runs_say_so(on_eight, tmp_path, monkeypatch):
+    with pytest.raises(GenieError, match="train tokenizer into"):
+        loop.train("dynamics", "tiny", "x", tmp_path / "a", steps=2)
+    with pytest.raises(GenieError, match="no stage is called"):
+        loop.train("colours", "tiny", "x", tmp_path / "a")
+    with pytest.raises(GenieError, match="no preset is called"):
+        loop.train("tokenizer", "enormous", "x", tmp_path / "a")
+    loop.train("tokenizer", "tiny", "x", tmp_path / "a", steps=3)
+    with pytest.raises(GenieError, match="other settings"):
+        loop.train("tokenizer", "tiny", "x", tmp_path / "a", steps=4)
+    with pytest.raises(GenieError, match="another configuration"):
+        loop.train("tokenizer", "spark", "x", tmp_path / "a", steps=4)
+
+    poison = stages.Stage("tokenizer", ("tokenizer",), _not_a_number)
+    monkeypatch.setitem(stages.STAGES, "tokenizer", poison)
+    monkeypatch.setattr(loop, "STAGES", stages.STAGES)
+    with pytest.raises(GenieError, match="at step 0 is not a number"):
+        loop.train("tokenizer", "tiny", "x", tmp_path / "b", steps=4)
+
+
+def _not_a_number(genie, frames, step):
+    outcome = stages.tokenizer_loss(genie, frames, step)
+    outcome.loss = outcome.loss * float("nan")
+    return outcome
+
+
+def test_rate_warms_up_holds_and_falls_to_zero():
+    config = StageConfig(100, 1, 1, warmup=0.1, decay=0.2)
+    rates = [loop.learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:80] == [1.0] * 71
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_masks_and_corruption():
+    step = stages.Step(0, 10, torch.Generator().manual_seed(1))
+    mask = stages.draw_mask((40, 20, 30), step)
+    hidden = mask.all(-1).float().mean()
+    assert 0.25 < hidden < 0.45
+    clean = torch.randint(0, 16, (200, 6, 30), generator=step.generator)
+    near = torch.stack([(torch.arange(1, 5) + code) % 16 for code in range(16)])
+    noisy, levels = stages.corrupt(clean, near, 5, step)
+    changed = (noisy != clean).float().mean((1, 2))
+    assert (changed[levels[:, 0] == 0] == 0).all()
+    assert changed[levels[:, 0] == 4].mean() > changed[levels[:, 0] == 1].mean()
+    assert 0.35 < (levels[:, 0] == 0).float().mean() < 0.65
+    assert changed.max() <= 0.35
