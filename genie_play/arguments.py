@@ -1,0 +1,161 @@
+"""What the commands take. Standard library only, so that `--help` costs nothing. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from genie_play import __version__
+from genie_play.types import GenieError
+
+COMMANDS = (
+    "play", "rollout", "replay", "verify", "see", "info", "doctor", "keys", "recover", "data", "train", "eval",
+)  # fmt: skip
+WORLD = "spark"
+SPEC = "items ACTION:COUNT separated by spaces, such as '3:10 right:5 random:60 N'; ACTION is a code 0-7, a label, a \
+slot of the compass (N, NE, ...) or random"
+PICTURE = "the picture to start from, or the name of one that is shipped (default: one of these, by seed)"
+OUT = ".gif, .png (a strip), .webp, .apng, .mp4, or a name without suffix for a folder of PNGs"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The arguments of a command, its name in `command`; GenieError where they make no sense."""
+    word = arguments[0] if arguments else "play"
+    if word not in (*COMMANDS, "-h", "--help", "--version"):
+        close = difflib.get_close_matches(word, COMMANDS, 1)
+        if close and not Path(word).exists():
+            raise GenieError(f"{word!r} is no command and no file; did you mean {close[0]!r}?")
+        arguments = ["play", *arguments]
+    return parser().parse_args(arguments or ["play"])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = _Parser(
+        prog="genie-play",
+        description="Play worlds that a neural network makes up frame by frame.",
+        epilog="Without a command: play. 'genie-play PICTURE' plays from that picture.",
+    )
+    top.add_argument("--version", action="version", version=f"genie-play {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+    def command(name: str, does: str, *parts: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=does, description=does[0].upper() + does[1:] + ".")
+        for part in parts:
+            part(added)
+        return added
+
+    play = command("play", "steer a world in a window")
+    play.add_argument("picture", nargs="?", type=Path, help="a picture to start from, or a .gplay to go on with")
+    play.add_argument("--seed", type=_seed, help="the same seed and keys give the same frames (default: a new one)")
+    play.add_argument("--world", help="name, file or folder (default: that of your settings)")
+    play.add_argument("--device", help="auto, cpu, cuda or cuda:N (default: that of your settings)")
+    play.add_argument("--flow", action=argparse.BooleanOptionalAction, help="time flows on while no key is held")
+    play.add_argument("--fullscreen", action=argparse.BooleanOptionalAction)
+    play.add_argument("--stats", type=Path, metavar="FILE", help="write measured times to FILE as JSON lines")
+
+    rollout = command("rollout", "play a list of actions without a window", _world, _paths, _out, _json)
+    rollout.add_argument("--prompt", metavar="PICTURE", help=PICTURE)
+    rollout.add_argument("--actions", required=True, metavar="SPEC", help=SPEC)
+    rollout.add_argument("--seed", type=_seed, default=0, help="default 0")
+
+    replay = command("replay", "make a recording of a .gplay, as it was", _replayed, _json)
+    replay.add_argument("--out", type=Path, metavar="X", help=f"{OUT} (default: a GIF in your pictures folder)")
+    replay.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+    replay.add_argument("--redream", action="store_true", help="compute the frames again from the actions")
+
+    command("verify", "compute a .gplay again and compare; 3 if it differs", _replayed, _json)
+
+    see = command("see", "show what a world makes of a picture", _world, _paths, _json)
+    see.add_argument("picture", metavar="PICTURE", help="a picture, or the name of one that is shipped")
+    see.add_argument("--out", type=Path, required=True, metavar="X.png")
+    see.add_argument("--both", action="store_true", help="the picture itself to the left")
+    see.add_argument("--scale", type=_count, default=1, metavar="N", help="enlarge so many times")
+
+    info = command("info", "say what is in a world, a .gplay or a picture", _json)
+    info.add_argument("what", help="the name of a world, or a file")
+
+    doctor = command("doctor", "say whether this machine is ready, and what to do if not", _json)
+    doctor.add_argument("--deep", action="store_true", help="also play each shipped world twice and compare")
+
+    keys = command("keys", "print what every key does", _json)
+    keys.add_argument("--world", help=f"whose slots to print (default: {WORLD})")
+
+    recover = command("recover", "list the play-throughs that were written down, newest first", _json)
+    recover.add_argument("--last", type=_count, default=20, metavar="N", help="how many (default: %(default)s)")
+
+    data = command("data", "write clips of a source of video to a folder", _source, _json)
+    data.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    data.add_argument("--clips", type=_count, default=16, metavar="N", help="default %(default)s")
+    data.add_argument("--frames", type=_count, default=16, metavar="N", help="of a clip; default %(default)s")
+
+    train = command("train", "train a world, one stage or all three", _source, _device, _json)
+    train.add_argument("stage", choices=("tokenizer", "actions", "dynamics", "all"))
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="resumes from what is there")
+    train.add_argument("--steps", type=_count, metavar="N", help="of each stage (default: the preset's)")
+    train.add_argument("--minutes", type=float, metavar="M", help="stop cleanly after so many; run it again to go on")
+    train.add_argument("--recipe", default="default", choices=("default", "paper"), help="default: %(default)s")
+
+    evaluate = command("eval", "measure a world on levels and looks that it was not trained on", _json)
+    evaluate.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the table and its pictures go")
+    evaluate.add_argument("--quick", action="store_true", help="fewer samples: a first impression")
+    evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise GenieError(f"{message}; see '{self.prog} --help'")
+
+
+def _world(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--world", default=WORLD, help="name, file or folder (default: %(default)s)")
+    _device(command)
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+
+
+def _paths(command: argparse.ArgumentParser) -> None:
+    what = "how tokens are computed: steps=8, temperature=0.9, order=random, threads=2, ...; may be repeated"
+    command.add_argument("--path", action="append", default=[], metavar="KEY=VALUE", help=what)
+
+
+def _replayed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE.gplay")
+    command.add_argument("--world", help="the world that made it (default: found by its fingerprint)")
+    command.add_argument("--device", help="default: that of the replay")
+
+
+def _out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, required=True, metavar="X", help=f"{OUT}, or .gplay alone")
+    command.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+
+
+def _source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default=WORLD, help="size of picture and networks (default: %(default)s)")
+    command.add_argument("--source", default="platformer", help="platformer, or a folder of videos")
+    command.add_argument("--seed", type=_seed, default=0, help="default 0")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up to 2**64 - 1")
+    return int(text)

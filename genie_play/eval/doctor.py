@@ -1,0 +1,235 @@
+"""Is this machine ready: what is installed, what works, and what to do about the rest.
+
+Asks only this machine. pygame is asked in a process of its own, because this tower does not import it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from genie_play import __version__, checkpoint, paths
+from genie_play.types import GenieError
+
+OLDEST_PYTHON = (3, 11)
+OLDEST_TORCH = (2, 11)
+PIP = f"{sys.executable} -m pip"
+TWO_PYGAMES = f"run: {PIP} uninstall -y pygame pygame-ce\nthen: {PIP} install pygame-ce"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `state` is "ok", "note" (works, could be better) or "problem"."""
+
+    name: str
+    state: str
+    detail: str
+    fix: str = ""  # what to do, a line a step
+
+
+def examine(deep: bool = False) -> list[Finding]:
+    """Look at everything; `deep` also plays each shipped world twice and compares, which takes seconds."""
+    parts: list[Callable[[], Iterator[Finding]]] = [_python, _torch, _kernels, _pygame, _extras, _folders, _worlds]
+    findings: list[Finding] = []
+    for part in [*parts, _same_twice] if deep else parts:
+        try:
+            findings += part()
+        except Exception as error:  # a doctor that falls ill says where, and goes on
+            findings.append(Finding(part.__name__.strip("_"), "problem", f"{type(error).__name__}: {error}"))
+    return findings
+
+
+def ready(findings: list[Finding]) -> bool:
+    """Whether nothing stands in the way of playing."""
+    return all(finding.state != "problem" for finding in findings)
+
+
+def _python() -> Iterator[Finding]:
+    version, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    good = sys.version_info >= OLDEST_PYTHON
+    fix = "" if good else "install Python {}.{} or newer".format(*OLDEST_PYTHON)
+    yield Finding("genie-play", "ok", __version__)
+    yield Finding("python", "ok" if good else "problem", f"{version} on {system}, {os.cpu_count()} cores", fix)
+
+
+def _torch() -> Iterator[Finding]:
+    again = "delete the folder .venv, then run: python3 launch.py doctor"
+    if find_spec("torch") is None:
+        yield Finding("torch", "problem", "not installed", again)
+        return
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch", "problem", f"cannot be imported: {error}", again)
+        return
+    new_enough = tuple(int(n) for n in torch.__version__.split("+")[0].split(".")[:2]) >= OLDEST_TORCH
+    fix = "" if new_enough else "update it: {}.{} is the oldest that works".format(*OLDEST_TORCH)
+    yield Finding("torch", "ok" if new_enough else "problem", torch.__version__, fix)
+    threads = f"{torch.get_num_threads()} threads"
+    yield Finding("cpu", "ok", f"{torch.backends.cpu.get_cpu_capability()}, {threads}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            memory = torch.cuda.get_device_properties(index).total_memory / 2**30
+            yield Finding("gpu", "ok", f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB")
+    elif _has_nvidia_driver() and torch.version.cuda is None:
+        yield Finding("gpu", "note", "an NVIDIA driver is here, but torch is a build for the CPU", again)
+    else:
+        yield Finding("gpu", "note", "none that torch can use; worlds run on the CPU")
+
+
+def _kernels() -> Iterator[Finding]:
+    try:
+        yield Finding("triton", "ok", metadata.version("triton"))
+    except metadata.PackageNotFoundError:
+        yield Finding("triton", "note", "not installed; only GPUs need it")
+    if find_spec("torch") is None:
+        return
+    import torch
+
+    from genie_play import ops
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen, _ = ops.choose(device)
+        yield Finding("kernels", "ok", f"{', '.join(ops.available())}; {chosen} on {device}")
+    except GenieError as error:
+        yield Finding("kernels", "problem", str(error))
+
+
+def _pygame() -> Iterator[Finding]:
+    have = [name for name in ("pygame", "pygame-ce") if _installed(name)]
+    if len(have) == 2:
+        # they overwrite each other's files, and what is left is neither
+        yield Finding("pygame", "problem", "both pygame and pygame-ce are installed", TWO_PYGAMES)
+        return
+    if not have:
+        yield Finding("pygame", "problem", "not installed", f"run: {PIP} install pygame-ce")
+        return
+    yield Finding("pygame", "ok", f"{have[0]} {metadata.version(have[0])}")
+    driver = _display_driver()
+    if driver is None or driver in ("dummy", "offscreen"):
+        detail = "no display to open a window on; rollout, replay and the rest work without"
+        yield Finding("display", "note", detail, "on a server: use rollout, or a remote desktop")
+    else:
+        yield Finding("display", "ok", driver)
+
+
+def _display_driver() -> str | None:
+    """The SDL video driver that a window would open with, or None; found out in a process of its own."""
+    code = "import pygame; pygame.display.init(); print(pygame.display.get_driver())"
+    environment = os.environ | {"PYGAME_HIDE_SUPPORT_PROMPT": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=environment, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.split()[-1] if done.returncode == 0 and done.stdout.split() else None
+
+
+def _extras() -> Iterator[Finding]:
+    wanted = {"av": "videos such as .mp4", "gymnasium": "the Gymnasium environment"}
+    for name, purpose in wanted.items():
+        if _installed(name):
+            yield Finding(name, "ok", metadata.version(name))
+        else:
+            fix = f"if you want that, run: {PIP} install {name}"
+            yield Finding(name, "note", f"not installed; needed for {purpose}", fix)
+
+
+def _folders() -> Iterator[Finding]:
+    folders = {
+        "settings": paths.settings_file().parent,
+        "sessions": paths.sessions(),
+        "pictures": paths.pictures(),
+        "worlds": paths.worlds(),
+        "logs": paths.logs(),
+    }
+    for name, folder in folders.items():
+        place = _nearest(folder)
+        if not os.access(place, os.W_OK | os.X_OK) or not place.is_dir():
+            yield Finding(f"folder of {name}", "problem", f"{folder} cannot be written", f"make {place} writable")
+        else:
+            yield Finding(f"folder of {name}", "ok", str(folder))
+    free = shutil.disk_usage(_nearest(paths.sessions())).free
+    state, fix = ("ok", "") if free > 200e6 else ("problem", "free some space")
+    yield Finding("disk", state, f"{free / 1e9:.1f} GB free", fix)
+
+
+def _worlds() -> Iterator[Finding]:
+    names = checkpoint.shipped()
+    if not names:
+        yield Finding("worlds", "problem", f"none in {paths.models()}", "get the program's folder again")
+    for name in names:
+        try:
+            header = checkpoint.read(checkpoint.find(name))
+        except GenieError as error:
+            yield Finding(f"world {name}", "problem", str(error), "get the program's folder again")
+            continue
+        height, width = header.world.size
+        yield Finding(f"world {name}", "ok", f"{width}x{height}, {header.world.rate:g} steps/s, {header.sha256[:8]}")
+
+
+def _same_twice() -> Iterator[Finding]:
+    """Play each shipped world twice and once through a rebuild: the promise that replays rest on."""
+    import numpy as np
+
+    from genie_play.engine.engine import GenieEngine
+    from genie_play.types import History, Move, Prompt
+
+    for name in checkpoint.shipped():
+        file = checkpoint.find(name)
+        runs, engine = [], GenieEngine(file)
+        height, width = engine.info.size
+        picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        for _ in range(2):
+            frames = [engine.reset(Prompt(picture), 1)]
+            frames += [engine.step(step % 8) for step in range(2 * engine.info.window + 2)]
+            runs.append(frames)
+        engine.close()
+        first, second = ([frame.tokens for frame in frames] for frames in runs)
+        same = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+        # from tokens alone, in an engine that has never seen them
+        half = len(first) // 2
+        moves = tuple(Move((step - 1) % 8, first[step]) for step in range(1, half))
+        fresh = GenieEngine(file)
+        fresh.restore(History(Prompt(picture, tokens=first[0]), 1, moves))
+        rest = [fresh.step((step - 1) % 8).tokens for step in range(half, len(first))]
+        fresh.close()
+        rebuilt = all(np.array_equal(a, b) for a, b in zip(first[half:], rest, strict=True))
+        detail = (
+            f"{len(first)} frames {'equal' if same else 'differ'} twice, {'equal' if rebuilt else 'differ'} rebuilt"
+        )
+        fix = (
+            ""
+            if same and rebuilt
+            else "replays made here may not verify; update the GPU driver and torch, and report it"
+        )
+        yield Finding(f"same twice: {name}", "ok" if same and rebuilt else "problem", detail, fix)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that is there."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _has_nvidia_driver() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
