@@ -1,0 +1,101 @@
+"""Kernel backends by name: each is a module with `embed`, `reveal` and `to_picture` (see `reference`).
+
+Automatic choice may fall back and says so once; a backend asked for by name works or fails with a reason. Triton is
+imported only when it is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+
+from genie_play.types import BackendError
+
+BACKENDS = {"reference": "genie_play.ops.reference", "triton": "genie_play.ops.triton_ops"}
+VARIABLE = "GENIE_PLAY_OPS"
+
+log = logging.getLogger(__name__)
+
+
+def available() -> list[str]:
+    """Names of the backends that can run on this machine as it is set up."""
+    return [name for name in BACKENDS if not _missing(name)]
+
+
+def get(name: str) -> ModuleType:
+    """The backend of that name; BackendError says why it cannot be had."""
+    if name not in BACKENDS:
+        raise BackendError(f"no kernel backend is called {name!r}; choose {' or '.join(BACKENDS)}")
+    reason = _missing(name)
+    if reason:
+        raise BackendError(f"the {name} kernels cannot run here: {reason}")
+    return importlib.import_module(BACKENDS[name])
+
+
+def choose(device: torch.device | str, asked: str | None = None) -> tuple[str, ModuleType]:
+    """Name and module of the backend for a device: the one asked for, GENIE_PLAY_OPS's, or the fastest that works."""
+    device = torch.device(device)
+    asked = asked or os.environ.get(VARIABLE)
+    if asked:
+        backend = get(asked)
+        reason = _unfit(asked, device) or _failure(asked, device)
+        if reason:
+            raise BackendError(f"the {asked} kernels cannot run on {device}: {reason}")
+        return asked, backend
+    if device.type == "cuda":
+        reason = _missing("triton") or _failure("triton", device)
+        if not reason:
+            return "triton", get("triton")
+        _say_once(f"using the reference kernels on {device}: {reason}")
+    return "reference", get("reference")
+
+
+def _missing(name: str) -> str:
+    """Why a backend cannot run on this machine, or nothing."""
+    if name == "reference":
+        return ""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not (_interpreted() or torch.cuda.is_available()):
+        return "there is no NVIDIA GPU; unset " + VARIABLE + " or choose reference"
+    return ""
+
+
+def _unfit(name: str, device: torch.device) -> str:
+    """Why a backend cannot run on a device, or nothing."""
+    if name == "triton" and device.type != "cuda" and not _interpreted():
+        return f"triton needs an NVIDIA GPU; unset {VARIABLE} or choose reference"
+    return ""
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+@lru_cache(maxsize=8)
+def _failure(name: str, device: torch.device) -> str:
+    """What goes wrong when a backend draws a tiny frame on a device, or nothing. Compiles its kernels."""
+    if name == "reference":
+        return ""
+    reference = get("reference")
+    hidden, head = torch.eye(16)[None, :3], torch.eye(16)[:7] * 9.0
+    tokens, table, base = torch.full((1, 3), 7), torch.arange(128.0).view(8, 16), torch.zeros(1, 1, 16)
+    case = [a.to(device) for a in (hidden, head, tokens, table, base)]
+    noise = reference.Noise(1, 2, 3)
+    try:
+        got = get(name).reveal(*case, noise, 2, 0.5)
+    except Exception as error:  # whatever a compiler or driver raises, play goes on without it
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    expected = reference.reveal(hidden, head, tokens, table, base, noise, 2, 0.5)
+    return "" if torch.equal(got.tokens.cpu(), expected.tokens) else "it draws other tokens than the reference"
+
+
+@lru_cache(maxsize=8)
+def _say_once(message: str) -> None:
+    log.warning(message)

@@ -1,0 +1,82 @@
+"""The MaskGIT loop that fills in one frame of tokens.
+
+Chang et al. 2022 (arXiv 2202.04200). Knows the dynamics model and the ops; knows nothing of pixels, keys or time.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from genie_play import schedule
+from genie_play.config import PathConfig
+from genie_play.nn.dynamics import Dynamics
+from genie_play.nn.st_transformer import LayerPast
+from genie_play.ops.reference import Noise, Revealed
+from genie_play.types import GenieError
+
+
+class Sampler:
+    """Draws frames from a dynamics model along one path. `ops` is a kernel backend (`genie_play.ops`)."""
+
+    def __init__(self, dynamics: Dynamics, ops: ModuleType, path: PathConfig) -> None:
+        self.dynamics, self.ops, self.path = dynamics, ops, path
+        self.device, self.grid = dynamics.head.weight.device, dynamics.grid
+        with torch.inference_mode():
+            # what `dynamics.embed` adds up for each token, once: rows of the codes, then of the mask
+            self.table = dynamics.token_embedding.weight + dynamics.code_projection(dynamics.code_vectors)
+            self._hidden_frame = torch.full((1, dynamics.n_tokens), dynamics.mask_id, device=self.device)
+        self._halton = self._positions(0, 0) if path.order == "halton" else []
+
+    def base(self, actions: Tensor) -> Tensor:
+        """What `dynamics.embed` adds to every token of a frame that `actions` (B,) lead to: (B, 1 or N, D)."""
+        told: Tensor = (self.dynamics.action_embedding(actions) + self.dynamics.level_embedding.weight[0])[:, None]
+        return told if self.dynamics.place is None else told + self.dynamics.place
+
+    def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        """Clean tokens (B, N) and actions (B,) to (B, N, D): the input of a commit pass."""
+        x: Tensor = self.ops.embed(tokens, self.table, self.base(actions))
+        return x
+
+    def sample(self, past: list[LayerPast], actions: Tensor, seed: int, index: int) -> Revealed:
+        """Tokens (B, N) int64 of frame `index` under each of `actions` (B,), and their embedding (B, N, D).
+
+        Deterministic in all arguments: noise is a function of (seed, index, pass) and the position, so rows share it. A
+        past of batch 1 serves all rows. GenieError if the network gives numbers that are not finite.
+        """
+        path, dynamics = self.path, self.dynamics
+        base = self.base(actions)
+        tokens = self._hidden_frame.expand(len(actions), -1)
+        x = self.ops.embed(tokens, self.table, base)
+        plan = self._plan(seed, index)
+        for step, which in enumerate(plan):
+            left = len(plan) - 1 - step
+            hidden, _ = dynamics.stream(x, past)
+            tokens, x = self.ops.reveal(
+                hidden,
+                dynamics.head.weight,
+                tokens,
+                self.table,
+                base,
+                Noise(seed, index, step),
+                which,
+                0.0 if path.last_argmax and not left else path.temperature,
+                variant=path.variant,
+                # MaskGIT anneals the noise of the choice to nothing; it is read in the confidence order alone
+                choice_temperature=path.temperature * left / len(plan),
+            )
+        if int(tokens.max()) >= dynamics.codes:
+            raise GenieError("the world's network gave numbers that are not finite; go back some steps, or restart it")
+        return Revealed(tokens, x)
+
+    def _plan(self, seed: int, index: int) -> list[Tensor] | list[int]:
+        """What each pass reveals: positions, or how many."""
+        if self.path.order == "confidence":
+            return list(schedule.reveal_counts(self.dynamics.n_tokens, self.path.steps))
+        return self._halton or self._positions(seed, index)
+
+    def _positions(self, seed: int, index: int) -> list[Tensor]:
+        plan = schedule.reveal_plan(self.grid, self.path.steps, self.path.order, seed, index)
+        return [torch.from_numpy(positions).to(self.device) for positions in plan]
