@@ -12,7 +12,7 @@ from genie_play import __version__
 from genie_play.types import GenieError
 
 COMMANDS = (
-    "play", "rollout", "replay", "verify", "see", "info", "doctor", "keys", "recover", "data", "train", "eval",
+    "play", "rollout", "replay", "verify", "see", "info", "doctor", "keys", "recover", "data", "train", "eval", "bench",
 )  # fmt: skip
 WORLD = "spark"
 SPEC = "items ACTION:COUNT separated by spaces, such as '3:10 right:5 random:60 N'; ACTION is a code 0-7, a label, a \
@@ -104,6 +104,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the table and its pictures go")
     evaluate.add_argument("--quick", action="store_true", help="fewer samples: a first impression")
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
+
+    bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
+    bench.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    bench.add_argument("--frames", type=_count, default=100, metavar="N", help="default: %(default)s")
+    bench.add_argument("--against", choices=("recompute",), help="time it without the cache too, in the same run")
     return top
 
 
@@ -141,7 +146,7 @@ def _out(command: argparse.ArgumentParser) -> None:
 
 def _source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default=WORLD, help="size of picture and networks (default: %(default)s)")
-    command.add_argument("--source", default="platformer", help="platformer, or a folder of videos")
+    command.add_argument("--source", default="platformer", help="platformer, platformer-calm, or a folder of videos")
     command.add_argument("--seed", type=_seed, default=0, help="default 0")
 
 

@@ -246,12 +246,20 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(args: argparse.Namespace) -> int:
+    from genie_play.eval import bench
+
+    found = bench.bench(args.world, args.frames, args.device, args.against, **_overrides(args.path))
+    _show(args, found, bench.text(found).splitlines())
+    return 0
+
+
 def _eval(args: argparse.Namespace) -> int:
     from genie_play import checkpoint
     from genie_play.eval import report
 
     result = report.evaluate(checkpoint.find(args.world), args.out, args.quick, args.save)
-    lines = report.table([report.Row(**row) for row in result["rows"]]).splitlines()
+    lines = result["table"].splitlines()
     lines += [""] + [
         "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
         for label in result["labels"]
@@ -530,4 +538,5 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "data": _data,
     "train": _train,
     "eval": _eval,
+    "bench": _bench,
 }

@@ -1,0 +1,160 @@
+"""What worlds are measured by: pure functions of pictures, codes and truths, and a small avatar detector.
+
+Knows nothing of checkpoints, engines or tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Pictures = NDArray[np.uint8]  # (..., H, W, 3)
+REACH = 10  # largest shift, in pixels, that `displacement` looks for
+
+
+def psnr(a: Pictures, b: Pictures, where: NDArray[np.bool_] | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of the mean squared error over all pictures, or over the pixels `where`."""
+    error = (a.astype(np.float32) - b.astype(np.float32)) ** 2
+    mean = error.mean() if where is None else error[where].mean()
+    return float(10 * np.log10(255.0**2 / max(float(mean), 1e-6)))
+
+
+def psnr_each(a: Pictures, b: Pictures) -> NDArray[np.float64]:
+    """PSNR of each picture of (..., H, W, 3), held at 60 dB where two are the same."""
+    error = ((a.astype(np.float32) - b.astype(np.float32)) ** 2).mean((-3, -2, -1))
+    return np.asarray(np.minimum(10 * np.log10(255.0**2 / np.maximum(error, 1e-6)), 60.0), np.float64)
+
+
+def boxes(mask: NDArray[np.bool_], margin: int = 1) -> NDArray[np.bool_]:
+    """The bounding box, a little larger, of each avatar mask (..., H, W)."""
+    flat = mask.reshape(-1, *mask.shape[-2:])
+    out = np.zeros_like(flat)
+    for picture, box in zip(flat, out, strict=True):
+        rows, columns = np.flatnonzero(picture.any(1)), np.flatnonzero(picture.any(0))
+        if len(rows):
+            top, left = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
+            box[top : rows[-1] + margin + 1, left : columns[-1] + margin + 1] = True
+    return out.reshape(mask.shape)
+
+
+def perplexity(tokens: NDArray[np.int64], codes: int) -> float:
+    """How many codes are used, as e to the entropy of their shares."""
+    share = np.bincount(tokens.ravel(), minlength=codes) / tokens.size
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    """Normalised mutual information of two labellings, 0 to 1 (2 I / (H(a) + H(b)))."""
+    _, a = np.unique(a.ravel(), return_inverse=True)
+    _, b = np.unique(b.ravel(), return_inverse=True)
+    joint = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(joint, (a, b), 1.0 / len(a))
+    pa, pb = joint.sum(1), joint.sum(0)
+    inside = joint > 0
+    shared = float((joint[inside] * np.log(joint[inside] / np.outer(pa, pb)[inside])).sum())
+    entropies = float(-(pa * np.log(pa)).sum() - (pb * np.log(pb)).sum())
+    return 2 * shared / entropies if entropies > 0 else 0.0
+
+
+def displacement(before: Pictures, after: Pictures, reach: int = REACH) -> NDArray[np.float64]:
+    """How far what is followed moved in the world, pixels right and down, for pairs (P, H, W, 3): (P, 2) as dx, dy.
+
+    The camera follows, so the scene moves the other way: the shift that explains most of the scene is found by its
+    mean absolute error, the middle (where the avatar stands) left out, and its sign turned. A scene that does not
+    move, or that no shift explains better than none by 10%, gives (0, 0).
+    """
+    a = torch.from_numpy(before).float().permute(0, 3, 1, 2)
+    b = torch.from_numpy(after).float().permute(0, 3, 1, 2)
+    height, width = a.shape[-2:]
+    centre = torch.ones(height, width)
+    centre[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8] = 0
+    inner = (slice(reach, height - reach), slice(reach, width - reach))
+    weight = centre[inner]
+    errors = []
+    for y in range(-reach, reach + 1):
+        for x in range(-reach, reach + 1):
+            moved = a[..., reach + y : height - reach + y, reach + x : width - reach + x]
+            errors.append(((b[(..., *inner)] - moved).abs().mean(1) * weight).sum((-2, -1)) / weight.sum())
+    table = torch.stack(errors, 1)  # (P, shifts)
+    best = table.argmin(1)
+    still = table[:, len(errors) // 2]
+    side = 2 * reach + 1
+    # b(p) = a(p + s): the scene moved by -s, and so what is followed moved by +s
+    shifts = torch.stack((best % side - reach, best // side - reach), 1).double()
+    shifts[table.amin(1) > 0.9 * still] = 0
+    return shifts.numpy()
+
+
+def edge_energy(pictures: Pictures) -> NDArray[np.float64]:
+    """Mean absolute difference of neighbouring pixels of each picture (..., H, W, 3), in grey levels."""
+    x = pictures.astype(np.float32)
+    rows = np.abs(x[..., 1:, :, :] - x[..., :-1, :, :]).mean((-3, -2, -1))
+    columns = np.abs(x[..., 1:, :] - x[..., :-1, :]).mean((-3, -2, -1))
+    return np.asarray(rows + columns, np.float64)
+
+
+@dataclass
+class Detector:
+    """A small network that says whether an avatar stands in the middle of a picture."""
+
+    net: nn.Module
+    crop: int
+
+    def present(self, pictures: Pictures) -> NDArray[np.bool_]:
+        """Whether each picture of (P, H, W, 3) shows an avatar."""
+        with torch.inference_mode():
+            return np.asarray((self.net(_middle(pictures, self.crop))[:, 0] > 0).numpy(), bool)
+
+
+def train_detector(
+    with_avatar: Pictures, mask: NDArray[np.bool_], seed: int = 0, steps: int = 400, crop: int = 32
+) -> Detector:
+    """Learn from true pictures (P, H, W, 3) and the avatar's masks (P, H, W).
+
+    The other class is the same scenes without one: crops from beside the avatar, and the avatar's place filled with
+    scenery from beside it, whole or in part.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * (crop // 8) ** 2, 64),
+        nn.ReLU(), nn.Linear(64, 1),
+    )  # fmt: skip
+    torch.random.set_rng_state(state)
+    positives = _middle(with_avatar, crop)
+    empty = with_avatar.copy()
+    shift = 12 * with_avatar.shape[1] // 64
+    box = boxes(mask, 1)
+    empty[box] = np.roll(with_avatar, shift, 2)[box]
+    negatives = _middle(empty, crop)
+    half = empty.copy()
+    lower = box & (np.arange(box.shape[1])[:, None] < box.shape[1] // 2)
+    half[~lower] = with_avatar[~lower]
+    negatives = torch.cat((negatives, _middle(np.roll(with_avatar, shift, 2), crop), _middle(half, crop)))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-3)
+    for _ in range(steps):
+        yes = positives[torch.randint(len(positives), (96,), generator=generator)]
+        no = negatives[torch.randint(len(negatives), (96,), generator=generator)]
+        x = torch.cat((yes, no))
+        x = x + 0.03 * torch.randn(x.shape, generator=generator)
+        target = torch.cat((torch.ones(96, 1), torch.zeros(96, 1)))
+        loss = F.binary_cross_entropy_with_logits(net(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return Detector(net.eval(), crop)
+
+
+def _middle(pictures: Pictures, crop: int) -> Tensor:
+    """The middle crop x crop pixels of (P, H, W, 3), as (P, 3, crop, crop) around 0."""
+    top, left = (pictures.shape[1] - crop) // 2, (pictures.shape[2] - crop) // 2
+    cut = pictures[:, top : top + crop, left : left + crop]
+    return torch.from_numpy(np.ascontiguousarray(cut)).permute(0, 3, 1, 2).float() / 255 - 0.5
