@@ -143,10 +143,11 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The three stages of a preset."""
+    """The stages of a preset."""
 
     tokenizer: StageConfig
     actions: StageConfig
+    decoder: StageConfig
     dynamics: StageConfig
 
 
@@ -271,10 +272,18 @@ PRESETS: dict[str, WorldConfig] = {
 }  # fmt: skip
 
 TRAINING: dict[str, TrainConfig] = {
-    "tiny": TrainConfig(StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(200, 8, 8)),
-    "spark": TrainConfig(StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(4500, 8, 16)),
-    "pocket": TrainConfig(StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(12000, 32, 16)),
-    "studio": TrainConfig(StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(21000, 32, 32)),
+    "tiny": TrainConfig(
+        StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(100, 8, 4), StageConfig(200, 8, 8)
+    ),
+    "spark": TrainConfig(
+        StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(6000, 16, 4), StageConfig(2600, 8, 16)
+    ),
+    "pocket": TrainConfig(
+        StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(4000, 64, 8), StageConfig(12000, 32, 16)
+    ),
+    "studio": TrainConfig(
+        StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(6000, 32, 8), StageConfig(21000, 32, 32)
+    ),
 }
 
 
@@ -288,4 +297,4 @@ def preset(name: str) -> WorldConfig:
 def training(name: str) -> TrainConfig:
     """How a preset is trained. The paper's sizes share one recipe (tables 8 and 9), on clips of two windows."""
     paper = StageConfig(200_000, 16, 32, lr=3e-4, muon_lr=3e-3)
-    return TRAINING.get(preset(name).name, TrainConfig(paper, paper, paper))
+    return TRAINING.get(preset(name).name, TrainConfig(paper, paper, paper, paper))

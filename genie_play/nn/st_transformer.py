@@ -58,12 +58,12 @@ class Attention(nn.Module):
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
         nn.init.zeros_(self.out.weight)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., D) to queries, keys and values, each (..., h, hd); queries and keys normalised."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
-        q = F.rms_norm(q, (self.head_dim,), self.q_scale.to(q.dtype), 1e-6)
-        k = F.rms_norm(k, (self.head_dim,), self.k_scale.to(k.dtype), 1e-6)
-        return q, k, v
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., D) to queries and keys (..., 2, h, hd) and values (..., h, hd); queries come scaled by hd**-0.5."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        scale = torch.stack((self.q_scale * self.head_dim**-0.5, self.k_scale))[:, None]
+        qk = F.rms_norm(qkv[..., :2, :, :], (self.head_dim,), eps=1e-6) * scale.to(qkv.dtype)
+        return qk, qkv[..., 2, :, :]
 
 
 class STBlock(nn.Module):
@@ -123,8 +123,9 @@ class STBlock(nn.Module):
 
     def stream(self, x: Tensor, past: LayerPast) -> tuple[Tensor, LayerKV]:
         """Run one frame (B, N, D) against the past; return it and its own keys and values."""
-        q, k, v = self.spatial.project(self.spatial_norm(x))
-        q, k, v = self._rotate(q).transpose(1, 2), self._rotate(k).transpose(1, 2), v.transpose(1, 2)  # (B, h, N, hd)
+        qk, v = self.spatial.project(self.spatial_norm(x))
+        q, k = self._rotate(qk).transpose(1, 3).unbind(2)  # (B, h, N, hd)
+        v = v.transpose(1, 2)
         keys, values = k, v
         if self.cross_frame:
             before_k = k if past.spatial_k is None else past.spatial_k.expand_as(k)
@@ -133,19 +134,20 @@ class STBlock(nn.Module):
         seen = attend(q, keys, values)
         x = x + self.spatial.out(seen.transpose(1, 2).flatten(2))
 
-        tq, tk, tv = self.temporal.project(self.temporal_norm(x))  # (B, N, h, hd)
-        scale = self.temporal.head_dim**-0.5
-        own = (tq * tk).sum(-1, keepdim=True) * scale + self.time_bias[:, :1]  # (B, N, h, 1)
-        before = (past.temporal_k @ tq[..., None])[..., 0] * scale + self._past_bias(past.ages)  # (B, N, h, P)
+        qk, tv = self.temporal.project(self.temporal_norm(x))
+        tq, tk = qk.unbind(2)  # (B, N, h, hd)
+        own = (tq * tk).sum(-1, keepdim=True) + self.time_bias[:, :1]  # (B, N, h, 1)
+        before = (past.temporal_k * tq[..., None, :]).sum(-1) + self._past_bias(past.ages)  # (B, N, h, P)
         weights = torch.cat((before, own), -1).softmax(-1)
-        seen = (weights[..., None, :-1] @ past.temporal_v)[..., 0, :] + weights[..., -1:] * tv
+        seen = (weights[..., :-1, None] * past.temporal_v).sum(-2) + weights[..., -1:] * tv
         x = x + self.temporal.out(seen.flatten(2))
         return x + self._feed_forward(x), LayerKV(k, v, tk, tv)
 
     def _spatial(self, x: Tensor) -> Tensor:
         """x (S, B, T, N, D), normalised."""
-        q, k, v = self.spatial.project(x)
-        q, k, v = (a.transpose(3, 4) for a in (self._rotate(q), self._rotate(k), v))  # (S, B, T, h, N, hd)
+        qk, v = self.spatial.project(x)
+        q, k = self._rotate(qk).transpose(3, 5).unbind(4)  # (S, B, T, h, N, hd)
+        v = v.transpose(3, 4)
         if self.cross_frame:
             # the frame before the first is the first itself; the frame before any other is the clean one
             before_k, before_v = (
@@ -158,8 +160,9 @@ class STBlock(nn.Module):
     def _temporal(self, x: Tensor, hidden_clips: Tensor | None) -> Tensor:
         """x (S, B, T, N, D), normalised; both streams attend in one product of length S * T."""
         streams, frames = x.shape[0], x.shape[2]
-        q, k, v = (a.permute(1, 3, 4, 0, 2, 5).flatten(3, 4) for a in self.temporal.project(x))  # (B, N, h, S*T, hd)
-        scores = q @ k.mT * self.temporal.head_dim**-0.5 + self._band(streams, frames).to(q.dtype)
+        qk, v = self.temporal.project(x)
+        q, k, v = (a.permute(1, 3, 4, 0, 2, 5).flatten(3, 4) for a in (*qk.unbind(4), v))  # (B, N, h, S*T, hd)
+        scores = q @ k.mT + self._band(streams, frames).to(q.dtype)
         if hidden_clips is not None:
             others = ~torch.eye(frames, dtype=torch.bool, device=x.device)
             scores = scores.masked_fill(hidden_clips[:, None, None, None, None] & others, -math.inf)
@@ -170,7 +173,7 @@ class STBlock(nn.Module):
         return self.ffn_out(F.relu(self.ffn_in(self.ffn_norm(x))).square())
 
     def _rotate(self, x: Tensor) -> Tensor:
-        """(..., N, h, hd) turned by its place on the grid."""
+        """(..., N, 2, h, hd) turned by its place on the grid."""
         return rotate(x, self.rotary_cos.to(x.dtype), self.rotary_sin.to(x.dtype)) if self.rotary else x
 
     def _past_bias(self, ages: Tensor) -> Tensor:
@@ -203,7 +206,7 @@ def stream_blocks(blocks: nn.ModuleList, x: Tensor, past: list[LayerPast]) -> tu
 
 
 def rotary_table(grid: tuple[int, int], head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines (N, 1, hd) of 2-D rotary positions: half the dimensions turn with the row, half with
+    """Cosines and signed sines (N, 1, 1, hd) of 2-D rotary positions: half the dimensions turn with the row, half with
     the column (Su et al. 2021, per axis). Base 100: the grids are a few dozen tokens wide."""
     if head_dim % 4:
         raise ValueError("2-D rotary positions need a head size that is a multiple of 4")
@@ -212,18 +215,20 @@ def rotary_table(grid: tuple[int, int], head_dim: int) -> tuple[Tensor, Tensor]:
     angles = torch.stack((rows.flatten(), columns.flatten()), -1)[..., None].float() * frequencies  # (N, 2, f)
     cos = torch.stack((angles.cos(), angles.cos()), -2).flatten(1)
     sin = torch.stack((-angles.sin(), angles.sin()), -2).flatten(1)
-    return cos[:, None], sin[:, None]
+    return cos[:, None, None], sin[:, None, None]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over (B, h, N, hd), everything seen. On a CPU two products beat the fused operator (measured:
-    its backward is several times slower at these sizes)."""
+    """Softmax attention over (B, h, N, hd), everything seen, queries scaled already.
+
+    On a CPU two products beat the fused operator (measured: its backward is several times slower at these sizes).
+    """
     if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v)
-    return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1).to(v.dtype) @ v
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return (q @ k.mT).softmax(-1).to(v.dtype) @ v
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply a rotary table to (..., N, h, hd)."""
+    """Apply a rotary table to (..., N, 2, h, hd)."""
     swapped = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
     return x * cos + swapped * sin

@@ -105,7 +105,7 @@ class Trainer:
             self.config = replace(self.config, steps=run.steps)
         self.genie, self.header = self._load()
         self.genie.to(self.device)
-        self.learners = [getattr(self.genie, name) for name in stage.learns]
+        self.learners = [self.genie.get_submodule(name) for name in stage.learns]
         for parameter in self.genie.parameters():
             parameter.requires_grad_(False)
         for learner in self.learners:
@@ -125,6 +125,8 @@ class Trainer:
     def fit(self, deadline: float | None = None) -> bool:
         """Train to the last step (True) or to the deadline (False)."""
         if self.step >= self.config.steps:
+            if not set(self.stage.learns) <= set(self.header.stages):
+                self.save()  # the run is here and the world that it made is not
             return True
         self.genie.train()
         if self.config.steps >= COMPILE_FROM:
@@ -232,7 +234,8 @@ class Trainer:
             twin = copy.deepcopy(average)
             for (_, mine), (_, theirs) in zip(twin.named_buffers(), learner.named_buffers(), strict=True):
                 mine.copy_(theirs)
-            setattr(genie, name, twin)
+            owner, _, leaf = name.rpartition(".")
+            setattr(genie.get_submodule(owner), leaf, twin)
         genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
         return genie
 

@@ -1,4 +1,4 @@
-"""The three stages of training as data: which networks learn, from what loss, and what to watch.
+"""The stages of training as data: which networks learn, from what loss, and what to watch.
 
 Bruce et al. 2024, section 2.1 for the stages; DESIGN 4 for what differs by default. A stage knows nothing of
 optimisers, files or devices. All randomness comes from the generator of the step.
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: `learns` names the networks of Genie whose parameters move."""
+    """One stage: `learns` names the parts of Genie whose parameters move, dotted."""
 
     name: str
     learns: tuple[str, ...]
@@ -90,6 +90,22 @@ def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 
     watch = {"psnr": psnr(error.square().mean()), "used": _used(seen.quantized.tokens, tokenizer.config.codes)}
     return Outcome(loss, watch, after)
+
+
+def decoder_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """Error of pixels under tokens that stay what they are: the decoder learns on, and no other stage notices.
+
+    The paper found that the decoder repays capacity most (appendix C.2); it repays time too.
+    """
+    hidden = step.rand(len(frames), device=frames.device) < HIDE_HISTORY
+    tokenizer = genie.tokenizer
+    with torch.no_grad():
+        codes = tokenizer.quantizer(tokenizer.encoder(frames, hidden)).vectors
+    error = tokenizer.decoder(codes, hidden).float() - frames
+    edges = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().mean()
+    edges = edges + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    loss = 4 * error.square().mean() + 0.1 * error.abs().mean() + 0.05 * edges
+    return Outcome(loss, {"psnr": psnr(error.square().mean())})
 
 
 def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
@@ -140,6 +156,7 @@ def paper_dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 STAGES = {
     "tokenizer": Stage("tokenizer", ("tokenizer",), tokenizer_loss),
     "actions": Stage("actions", ("actions",), actions_loss),
+    "decoder": Stage("decoder", ("tokenizer.decoder",), decoder_loss, ("tokenizer",)),
     "dynamics": Stage("dynamics", ("dynamics",), dynamics_loss, ("tokenizer", "actions")),
 }
 PAPER_STAGES = {
