@@ -27,6 +27,7 @@ NEAR_CODES = 8  # neighbours of a code that corruption and label smoothing draw 
 SMOOTHING = 0.1
 CHANGED_WEIGHT = 3.0  # of tokens that differ from the frame before
 OWN_TEMPERATURE = 0.7
+GAP_EVERY = 100  # steps between looks at what the codes are worth
 SELF_CONTEXT = 0.7  # progress from which half the clips get frames of the model's own as context
 
 
@@ -136,6 +137,8 @@ def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     hidden = dynamics(clean.masked_fill(mask, dynamics.mask_id), actions, context, levels)
     mask[:, 0] = False  # the prompt is never predicted
     loss, watch = masked_cross_entropy(genie, hidden, clean, mask, near)
+    if (step.index + 1) % GAP_EVERY == 0:
+        watch["gap"] = code_gap(genie, clean, actions)
     return Outcome(loss, watch)
 
 
@@ -234,6 +237,19 @@ def with_own_frames(
     time = torch.arange(count, device=device)
     replaced = (time >= begin) & (time < begin + length)  # (half, T)
     return torch.cat((torch.where(replaced[..., None], current, known), context[half:]))
+
+
+@torch.no_grad()
+def code_gap(genie: Genie, clean: Tensor, actions: Tensor) -> Tensor:
+    """Cross-entropy of hidden frames under another clip's codes, less that under their own: 0 where keys do nothing."""
+    half = max(len(clean) // 2, 1)
+    some, levels = clean[:half], torch.zeros_like(actions[:half])
+    hidden = torch.full_like(some, genie.dynamics.mask_id)
+    found = []
+    for told in (actions, actions.roll(1, 0)):
+        logits = genie.dynamics.logits(genie.dynamics(hidden, told[:half], some, levels)[:, 1:])
+        found.append(F.cross_entropy(logits.flatten(0, -2), some[:, 1:].flatten()))
+    return found[1] - found[0]
 
 
 def masked_cross_entropy(
