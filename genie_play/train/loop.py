@@ -379,7 +379,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system: steps of uneven size leave holes that glibc keeps (measured: 4 MB a second)."""
+    """Return freed memory to the system: uneven steps leave holes that glibc keeps (measured: 4 MB a second)."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
