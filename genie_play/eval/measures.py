@@ -24,12 +24,6 @@ def psnr(a: Pictures, b: Pictures, where: NDArray[np.bool_] | None = None) -> fl
     return float(10 * np.log10(255.0**2 / max(float(mean), 1e-6)))
 
 
-def psnr_each(a: Pictures, b: Pictures) -> NDArray[np.float64]:
-    """PSNR of each picture of (..., H, W, 3), held at 60 dB where two are the same."""
-    error = ((a.astype(np.float32) - b.astype(np.float32)) ** 2).mean((-3, -2, -1))
-    return np.asarray(np.minimum(10 * np.log10(255.0**2 / np.maximum(error, 1e-6)), 60.0), np.float64)
-
-
 def boxes(mask: NDArray[np.bool_], margin: int = 1) -> NDArray[np.bool_]:
     """The bounding box, a little larger, of each avatar mask (..., H, W)."""
     flat = mask.reshape(-1, *mask.shape[-2:])

@@ -285,14 +285,14 @@ class Report:
         real = truth.frames[:, 2 : 2 + length]
 
         def at(name: str, t: int) -> float:
-            return float(measures.psnr_each(real[:, t - 1], runs[name][:, t - 1]).mean())
+            return measures.psnr(real[:, t - 1], runs[name][:, t - 1])
 
         delta = at("own", 4) - at("random", 4)
         beside = f"own codes {at('own', 4):.1f}, random {at('random', 4):.1f}, constant {at('constant', 4):.1f}"
         rows.append(Row("dynamics", "delta-t PSNR, t = 4", delta, "dB", beside, 1.5))
         for t in (1, 4, 8, 16):
             if t <= length:
-                copied = float(measures.psnr_each(real[:, t - 1], truth.frames[:, 1]).mean())
+                copied = measures.psnr(real[:, t - 1], truth.frames[:, 1])
                 rows.append(
                     Row("dynamics", f"rollout PSNR, frame {t}", at("own", t), "dB", f"copy of the start {copied:.1f}")
                 )

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from genie_play import checkpoint, paths
+from genie_play import __version__, checkpoint, paths
 from genie_play.config import PathConfig, StageConfig, WorldConfig, preset, to_dict, training
 from genie_play.data.clips import Source, open_source
 from genie_play.nn.genie import Genie, load_genie, save_genie
@@ -216,8 +216,9 @@ class Trainer:
             "torch": torch.__version__,
         }
         stages = {**self.header.stages, **dict.fromkeys(self.stage.learns, done)}
-        self.header = replace(self.header, world=self.world, stages=stages)
-        save_genie(self._averaged(), self.header, world_file(self.run.out), torch.float32)
+        provenance = {"program": f"genie-play {__version__}", "preset": self.run.preset}
+        self.header = replace(self.header, world=self.world, stages=stages, provenance=provenance)
+        save_genie(self._averaged(), self.header, world_file(self.run.out))
 
     def _compile(self) -> None:
         """Compile the networks in place, where a C++ compiler (CPU) or Triton (GPU) is there to do it."""

@@ -1,0 +1,86 @@
+"""What worlds are measured by: known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genie_play.data.clips import PlatformerSource
+from genie_play.data.platformer import with_truth
+from genie_play.eval import measures
+from genie_play.eval.report import Row, name_codes, table
+
+
+def test_psnr_of_a_known_error():
+    a = np.full((2, 4, 6, 3), 100, np.uint8)
+    b = a + 10
+    assert measures.psnr(a, b) == pytest.approx(10 * np.log10(255**2 / 100), abs=1e-3)
+    where = np.zeros((2, 4, 6), bool)
+    where[0, 1, 2] = True
+    b[0, 1, 2] = 100
+    assert measures.psnr(a, b, where) > 90
+
+
+def test_mutual_information_of_equal_and_of_independent_labels():
+    labels = np.arange(800) % 4
+    assert measures.mutual_information(labels, (labels + 1) % 4) == pytest.approx(1.0)
+    assert measures.mutual_information(labels, np.repeat(np.arange(8), 100)) == pytest.approx(0.0, abs=1e-9)
+    assert measures.mutual_information(labels, np.zeros(800, np.int64)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_perplexity():
+    assert measures.perplexity(np.arange(64), 64) == pytest.approx(64)
+    assert measures.perplexity(np.zeros(10, np.int64), 64) == pytest.approx(1)
+
+
+def test_displacement_finds_what_the_game_did():
+    """On real clips; where a patch of flat sky or a mirror scene hides a shift it may say nothing, rarely a wrong one."""
+    truth = with_truth(PlatformerSource((64, 96), 5, calm=True, n_looks=32), 0, 24, 6)
+    before, after = (frames.reshape(-1, 64, 96, 3) for frames in (truth.frames[:, :-1], truth.frames[:, 1:]))
+    found = measures.displacement(before, after)
+    true = np.stack((truth.dx, truth.dy), -1).reshape(-1, 2)
+    assert (found == true).all(1).mean() > 0.85
+    moved = np.roll(before[:3], (3, -5), (1, 2))
+    assert (measures.displacement(before[:3], moved) == [5, -3]).all()
+
+
+def test_boxes_hold_the_mask():
+    mask = np.zeros((2, 10, 12), bool)
+    mask[0, 3:5, 6:9] = True
+    box = measures.boxes(mask, 1)
+    assert box[0, 2:6, 5:10].all()
+    assert box[0].sum() == 4 * 5
+    assert not box[1].any()
+
+
+def test_detector_tells_scenes_with_an_avatar_from_scenes_without():
+    truth = with_truth(PlatformerSource((64, 64), 6, calm=True, n_looks=64), 0, 60, 3)
+    frames, masks = truth.frames.reshape(-1, 64, 64, 3), truth.mask.reshape(-1, 64, 64)
+    detector = measures.train_detector(frames[:120], masks[:120], steps=150)
+    assert detector.present(frames[120:]).mean() > 0.8
+    assert detector.present(np.roll(frames[120:], 14, 2)).mean() < 0.25
+
+
+def test_edge_energy_falls_with_blur():
+    rng = np.random.default_rng(1)
+    sharp = rng.integers(0, 256, (1, 24, 32, 3), dtype=np.uint8)
+    soft = sharp.copy()
+    soft[:, :, 1:] = (sharp[:, :, 1:].astype(int) + sharp[:, :, :-1]) // 2
+    assert measures.edge_energy(soft)[0] < measures.edge_energy(sharp)[0]
+
+
+def test_codes_are_named_by_what_they_do_and_a_world_that_always_scrolls_does_not_pass():
+    moves = np.zeros((50, 8, 2))
+    moves[:, 1], moves[:, 2], moves[:, 3], moves[:, 4], moves[:, 5] = (-4, 0), (4, 0), (0, -4), (0, 4), (4, -4)
+    labels = name_codes(moves, moves - moves.mean(1, keepdims=True))
+    assert [label.name for label in labels[:6]] == ["idle", "left", "right", "up", "down", "jump-right"]
+    assert labels[1].confidence == 1.0
+    assert (labels[1].dx, labels[1].dy) == (-4.0, 0.0)
+    scrolls = np.tile([4.0, 0.0], (50, 8, 1))
+    assert all(label.confidence == 0 for label in name_codes(scrolls, scrolls - scrolls.mean(1, keepdims=True)))
+
+
+def test_table_shows_what_is_asked_and_whether_it_is_there():
+    text = table([Row("play", "a thing", 0.5, "dB", "1.2", 0.7), Row("play", "another", 3.0)])
+    assert "| play | a thing | 0.5 dB | 1.2 | 0.7 or more | **no** |" in text
+    assert text.count("\n") == 4
