@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load, save
+from safetensors.torch import load, save
 
 from genie_play import arguments, checkpoint, cli, paths, world
 from genie_play.config import preset

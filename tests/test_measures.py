@@ -34,7 +34,7 @@ def test_perplexity():
 
 
 def test_displacement_finds_what_the_game_did():
-    """On real clips; where a patch of flat sky or a mirror scene hides a shift it may say nothing, rarely a wrong one."""
+    """On real clips; where flat sky or a mirrored scene hides a shift it may say nothing."""
     truth = with_truth(PlatformerSource((64, 96), 5, calm=True, n_looks=32), 0, 24, 6)
     before, after = (frames.reshape(-1, 64, 96, 3) for frames in (truth.frames[:, :-1], truth.frames[:, 1:]))
     found = measures.displacement(before, after)
