@@ -220,7 +220,7 @@ class EngineProcess(Channel):
     def _send(self) -> None:
         try:
             self._pipe.send(self._request)
-        except (BrokenPipeError, ConnectionError):
+        except OSError:
             self._last = self._bury(self._obituary())
 
     def _receive(self, timeout: float | None) -> Reply | None:
@@ -229,7 +229,7 @@ class EngineProcess(Channel):
             if not self._pipe.poll(timeout):
                 return None
             kind, *rest = self._pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             return self._bury(self._obituary())
         if kind == "done" and self._request is not None:
             verb, args = self._request
@@ -333,7 +333,7 @@ def _serve(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
             verb, args = pipe.recv()
             value, problem, seconds = _do(engine, verb, args)
             pipe.send(("done", value, problem and _portable(problem), seconds))
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):
         # the other side is gone. Nothing here is worth an orderly end, and libraries can make one slow
         os._exit(0)
 

@@ -1,0 +1,281 @@
+"""What is played: a world, and the picture, tape or replay that it begins with.
+
+Files are read by jobs; what has to wait (a picture for the world's size, a replay for the engine's word on who it is)
+waits here. Knows no keys and no window.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genie_play import checkpoint, paths
+from genie_play.engine.process import Channel, EngineProcess
+from genie_play.media import pictures
+from genie_play.play import clipboard
+from genie_play.play.jobs import Jobs
+from genie_play.play.player import Player, new_seed
+from genie_play.play.saving import file_name
+from genie_play.play.screens.home import prompt_files
+from genie_play.play.screens.play import PlayScreen
+from genie_play.play.settings import Settings
+from genie_play.play.tape import find_tape
+from genie_play.session import journal
+from genie_play.session.journal import Replay, Writer
+from genie_play.types import GenieError, Pixels, Prompt
+
+LEAD = 4  # pictures of the tape that its world is taken over with
+GREY = 150
+QUICK = 32 << 20  # bytes of a world whose header is read before the first painting
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class World:
+    """Something that can be played: which engine, with which options, and where its weights lie."""
+
+    name: str
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def find_world(name: str, device: str = "auto") -> World:
+    """A world by name or file; "platformer" is the game that the worlds learn from. CheckpointError lists names."""
+    if name == "platformer":
+        return World(name, "platformer")
+    file = checkpoint.find(name)
+    return World(file.stem, "genie", {"checkpoint": file, "device": device}, file)
+
+
+def usual_world(name: str) -> str:
+    """The world of the settings, or one that is there."""
+    try:
+        find_world(name)
+    except GenieError:
+        return next(iter(checkpoint.shipped()), "platformer")
+    return name
+
+
+def start_engine(world: World) -> Channel:
+    """The engine of a world in a process of its own."""
+    return EngineProcess(world.kind, world.options)
+
+
+class Opener:
+    """Brings worlds, pictures and replays to the player. `engines` makes the engine of a world."""
+
+    def __init__(
+        self,
+        world: World,
+        engines: Callable[[World], Channel],
+        player: Player,
+        screen: PlayScreen,
+        settings: Settings,
+        jobs: Jobs,
+        say: Callable[[str], None],
+        complain: Callable[[Exception], None],
+    ) -> None:
+        self.world, self.size = world, (0, 0)  # (0, 0): not known yet
+        self._engines, self._player, self._screen = engines, player, screen
+        self._settings, self._jobs, self._say, self._complain = settings, jobs, say, complain
+        self._seed: int | None = None  # of the first play-through; later ones are random
+        self._source: Path | str | bytes | Pixels | None = None  # a picture that waits for the world's size
+        self._replay: tuple[Path, Replay | None] | None = None  # one to go on with, once it is read
+        self._learned = False
+
+    def begin(self, picture: str | None, seed: int | None) -> None:
+        """Say what to play first: a picture or a replay by path, or what the tape shows."""
+        self._seed = seed
+        if picture is not None:
+            self.open(picture)
+        self._meet_world()
+
+    def open(self, text: str) -> None:
+        """Open a picture, a replay or a world by the path of its file."""
+        path = Path(text).expanduser()
+        if path.suffix.lower() == ".gplay":
+            self._replay = path, None
+            self._jobs.start(lambda: journal.read(path), lambda replay: self._read(path, replay), self._unread)
+        elif path.suffix.lower() == checkpoint.SUFFIX:
+            self.change_world(str(path))
+        else:
+            self._source = path
+
+    def paste(self, text: str) -> None:
+        """Open the file that the clipboard's text names, or else the clipboard's picture."""
+        text = text.strip()
+        if text and len(text) < 4096 and "\n" not in text and Path(text).expanduser().is_file():
+            self.open(text)
+            return
+
+        def pasted(found: bytes | Path) -> None:
+            if isinstance(found, Path):
+                self.open(str(found))
+            else:
+                self._source = found
+
+        self._jobs.start(clipboard.paste, pasted, self._complain)
+
+    def catch_up(self) -> None:
+        """Do what could not be done before; called every turn."""
+        player, info = self._player, self._player.info
+        if info is not None:
+            self._screen.world = info.name
+            if not self._learned:
+                self._learned = True
+                player.keys.learn(info.labels, info.idle, self._own_slots(info.checkpoint.get("sha256", "")))
+            if self.size != info.size:
+                self._know(info.size)
+        if self._source is not None and self.size != (0, 0):
+            source, size, self._source = self._source, self.size, None
+            self._jobs.start(lambda: pictures.load(source, size), self._load, self._complain)
+        path, replay = self._replay or (None, None)
+        if info is not None and path is not None and replay is not None:
+            self._replay = None
+            self._resume(path, replay)
+        if player.keys.tap is not None and player.started and not player.touched:
+            self._take_over()
+
+    def change_world(self, name: str) -> None:
+        """Another engine; the play-through that was is in its journal."""
+        try:
+            world = find_world(name, self._settings.values.device)
+        except GenieError as error:
+            self._complain(error)
+            return
+        old = self._player.engine
+        self._player.change_engine(self._engines(world))
+        self._jobs.start(old.close, lambda _: None, self._complain)
+        self.world, self._screen.world, self._screen.tape, self._screen.preview = world, world.name, None, None
+        self._settings.change(world=name)
+        self._jobs.start(self._settings.save, lambda _: None, self._complain)
+        self._meet_world()
+
+    # worlds
+
+    def _meet_world(self) -> None:
+        """Learn what the file says while the engine loads: the world's size and labels. A tape lies beside it."""
+        self._learned, self.size = False, (0, 0)
+        file = self.world.file
+        if file is None:
+            return
+        try:
+            # to read one is to hash it: at once where that is quicker than a frame or two
+            if file.stat().st_size < QUICK:
+                self._read_header(checkpoint.read(file))
+            else:
+                self._jobs.start(lambda: checkpoint.read(file), self._read_header, lambda error: None)
+        except (OSError, GenieError) as error:
+            # the engine will meet it, too, and say so
+            _log.info("%s", error)
+
+    def _read_header(self, header: checkpoint.Header) -> None:
+        if self.world.file is None or header.file != self.world.file:
+            return
+        self._screen.world = header.world.name
+        if self._source is None and self._replay is None:
+            self._screen.play_tape(find_tape(self.world.file.parent, header.world.size))
+        self._player.keys.learn(header.labels, header.idle, self._own_slots(header.sha256))
+        self._know(header.world.size)
+
+    def _own_slots(self, sha256: str) -> list[int] | None:
+        return self._settings.values.slots.get(sha256)
+
+    def _know(self, size: tuple[int, int]) -> None:
+        """The world's size: now a first picture can be made to fit, so that the engine has work when it is ready."""
+        self.size = size
+        if self._source is None and self._replay is None and self._player.vacant:
+            self._first_picture(size)
+
+    # pictures
+
+    def _first_picture(self, size: tuple[int, int]) -> None:
+        """What to start with when nothing was chosen: the tape's beginning, or the first picture that came along."""
+        tape = self._screen.tape
+        if tape is not None and tape.frame(0.0).shape[:2] == size:
+            self._start(Prompt(tape.frame(0.0)[None], "tape"))
+        elif files := prompt_files():
+            self._jobs.start(lambda: pictures.load(files[0], size), self._preview, self._complain)
+        else:
+            self._start(Prompt(np.full((1, *size, 3), GREY, np.uint8), "grey"))
+
+    def _preview(self, picture: pictures.Picture) -> None:
+        if self._player.vacant:
+            self._screen.preview = picture.pixels
+            self._start(picture.prompt)
+
+    def _load(self, picture: pictures.Picture) -> None:
+        """A picture that the person chose is there."""
+        for note in picture.notes:
+            self._say(f"{picture.source}: {note}")
+        if self.world.kind == "platformer":
+            self._say("This is the game itself: a picture only chooses the level. A world would turn it into one")
+        self._show(picture.pixels)
+        self._start(picture.prompt)
+
+    def _start(self, prompt: Prompt) -> None:
+        seed, self._seed = self._seed, None
+        self._player.load(prompt, new_seed() if seed is None else seed, self._writer())
+
+    def _show(self, pixels: Pixels) -> None:
+        """The person has chosen: no more tape, and no key that was meant for it."""
+        self._screen.tape, self._screen.preview = None, pixels
+        self._player.touched = True
+        self._player.keys.take()
+
+    def _take_over(self) -> None:
+        """The first key: the world goes on from what the tape shows at this moment."""
+        if self._screen.tape is not None:
+            lead = self._screen.leave_tape(LEAD)
+            if lead.shape[1:3] == self.size:
+                self._player.picture = lead[-1]
+                self._start(Prompt(lead, "tape"))
+        self._player.touched = True
+
+    # replays
+
+    def _read(self, path: Path, replay: Replay) -> None:
+        """A replay was read: it goes on when the engine has said who it is."""
+        if self._replay is not None and self._replay[0] == path:
+            self._replay = path, replay
+            self._show(replay.prompt.pictures[-1])
+
+    def _unread(self, error: Exception) -> None:
+        self._replay = None
+        self._complain(error)
+        if self._player.vacant and self.size != (0, 0):
+            self._first_picture(self.size)
+
+    def _resume(self, path: Path, replay: Replay) -> None:
+        """Go on from the end of a replay, in its own world if that is here."""
+        info, name = self._player.info, replay.checkpoint.get("name", "")
+        assert info is not None
+        if replay.checkpoint.get("sha256") != info.checkpoint.get("sha256") and _is_here(name, self.world):
+            self._replay = path, replay
+            self.change_world(name)
+            return
+        try:
+            self._player.resume(replay, self._writer())
+        except GenieError as error:
+            self._unread(error)
+
+    def _writer(self) -> Writer:
+        return Writer(paths.sessions() / f"{file_name(self.world.name)}.gplay", self._player.clock)
+
+
+def _is_here(name: str, current: World) -> bool:
+    """Whether a world of that name, and not the current one, can be opened."""
+    if name == current.name:
+        return False
+    try:
+        find_world(name)
+    except GenieError:
+        return False
+    return True
