@@ -114,6 +114,25 @@ def test_stop_and_resume_equals_no_stop(on_eight, tmp_path, stage):
         assert torch.equal(a[name], b[name]), name
 
 
+def test_stages_that_need_nothing_of_each_other_share_a_folder(on_eight, tmp_path):
+    together = tmp_path / "together"
+    together.mkdir()
+    runs = [loop.Trainer(stages.STAGES[s], loop.Run(together, "tiny", "x", steps=6)) for s in ("actions", "tokenizer")]
+    for trainer in runs:
+        trainer.genie.train()
+    for _ in range(6):
+        for trainer in runs:
+            trainer.take_step()
+            trainer.save()
+    both = load_file(loop.world_file(together))
+    for stage in ("tokenizer", "actions"):
+        loop.train(stage, "tiny", "x", tmp_path / stage, steps=6)
+        alone = load_file(loop.world_file(tmp_path / stage))
+        for name in (name for name in alone if name.startswith(stage)):
+            assert torch.equal(alone[name], both[name]), name
+    assert set(checkpoint.read(loop.world_file(together)).stages) == {"tokenizer", "actions"}
+
+
 def test_minutes_end_a_run_cleanly(on_eight, tmp_path):
     loop.train("all", "tiny", "x", tmp_path / "w", steps=400, minutes=1e-4)
     header = checkpoint.read(loop.world_file(tmp_path / "w"))

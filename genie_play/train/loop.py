@@ -215,10 +215,11 @@ class Trainer:
             "seed": self.run.seed,
             "torch": torch.__version__,
         }
-        stages = {**self.header.stages, **dict.fromkeys(self.stage.learns, done)}
         provenance = {"program": f"genie-play {__version__}", "preset": self.run.preset}
+        genie, stages = self._averaged()
+        stages |= dict.fromkeys(self.stage.learns, done)
         self.header = replace(self.header, world=self.world, stages=stages, provenance=provenance)
-        save_genie(self._averaged(), self.header, world_file(self.run.out))
+        save_genie(genie, self.header, world_file(self.run.out))
 
     def _compile(self) -> None:
         """Compile the networks in place, where a C++ compiler (CPU) or Triton (GPU) is there to do it."""
@@ -226,26 +227,29 @@ class Trainer:
             log.info("no C++ compiler: training runs uncompiled, about half as fast")
             return
         genie = self.genie
-        for module in (
-            genie.tokenizer.encoder,
-            genie.tokenizer.decoder,
-            genie.dynamics,
-            *genie.actions.form.children(),
-        ):
-            if not isinstance(module, nn.ModuleList):
+        motion = getattr(genie.actions.form, "motion", None)
+        for module in (genie.tokenizer.encoder, genie.tokenizer.decoder, genie.dynamics, motion):
+            if module is not None:
                 module.compile(dynamic=False)
 
-    def _averaged(self) -> Genie:
-        """The world with the averaged weights in place of the learning ones."""
-        genie = copy.deepcopy(self.genie)
+    def _averaged(self) -> tuple[Genie, dict[str, Any]]:
+        """The world with the averaged weights of this stage, and the other stages of its file.
+
+        The rest is read from the file again: stages that do not need each other may run side by side in one folder.
+        """
+        file = world_file(self.run.out)
+        if file.exists():
+            genie, header = load_genie(file)
+        else:
+            genie, header = copy.deepcopy(self.genie).cpu(), self.header
         for name, learner, average in zip(self.stage.learns, self.learners, self.average, strict=True):
-            twin = copy.deepcopy(average)
-            for (_, mine), (_, theirs) in zip(twin.named_buffers(), learner.named_buffers(), strict=True):
+            part = genie.get_submodule(name)
+            part.load_state_dict(average.state_dict())
+            # codebooks and their counts are averages already
+            for (_, mine), (_, theirs) in zip(part.named_buffers(), learner.named_buffers(), strict=True):
                 mine.copy_(theirs)
-            owner, _, leaf = name.rpartition(".")
-            setattr(genie.get_submodule(owner), leaf, twin)
         genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
-        return genie
+        return genie, dict(header.stages)
 
     @torch.no_grad()
     def _average(self) -> None:
