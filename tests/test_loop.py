@@ -612,6 +612,7 @@ def test_the_first_key_is_remembered_and_takes_over_from_the_tape(tmp_path):
     assert "tape" not in desk.texts
     assert desk.session.index == 1
     assert len(desk.session.prompt.pictures) == 4
+    assert desk.session.seed == 5  # the one asked for, not spent on the tape
     desk.play(1)
     assert desk.session.index == 2
 

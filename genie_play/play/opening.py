@@ -200,7 +200,7 @@ class Opener:
         """What to start with when nothing was chosen: the tape's beginning, or the first picture that came along."""
         tape = self._screen.tape
         if tape is not None and tape.frame(0.0).shape[:2] == size:
-            self._start(Prompt(tape.frame(0.0)[None], "tape"))
+            self._start(Prompt(tape.frame(0.0)[None], "tape"), waits=True)
         elif files := prompt_files():
             self._jobs.start(lambda: pictures.load(files[0], size), self._preview, self._complain)
         else:
@@ -220,8 +220,11 @@ class Opener:
         self._show(picture.pixels)
         self._start(picture.prompt)
 
-    def _start(self, prompt: Prompt) -> None:
-        seed, self._seed = self._seed, None
+    def _start(self, prompt: Prompt, waits: bool = False) -> None:
+        """Load a prompt; one that `waits` for the person to take over leaves them the seed that was asked for."""
+        seed = self._seed
+        if not waits:
+            self._seed = None
         self._player.load(prompt, new_seed() if seed is None else seed, self._writer())
 
     def _show(self, pixels: Pixels) -> None:
