@@ -208,11 +208,14 @@ class Report:
         seen = genie.actions(frames)
         roll = torch.roll(torch.arange(len(frames)), 1)
         shuffled = genie.actions(frames, roll)
-        right, wrong, copy = (
-            float(psnr((picture - seen.target).square().mean()))
-            for picture in (seen.predicted, shuffled.predicted, seen.source)
+        constant = genie.actions.paint(
+            frames, torch.full_like(seen.quantized.tokens, int(np.bincount(codes.ravel()).argmax()))
         )
-        beside = f"{right:.1f} against shuffled {wrong:.1f}, copy {copy:.1f}"
+        right, wrong, same, copy = (
+            float(psnr((picture - seen.target).square().mean()))
+            for picture in (seen.predicted, shuffled.predicted, constant, seen.source)
+        )
+        beside = f"{right:.1f} against shuffled {wrong:.1f}, constant {same:.1f}, copy {copy:.1f}"
         gap = right - wrong
         rows.append(Row("actions", "reconstruction minus shuffled codes", gap, "dB", beside, 0.7))
         known = measures.mutual_information(codes, truth.actions)
