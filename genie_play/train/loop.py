@@ -43,7 +43,7 @@ COMPILE_FROM = 500  # steps from which compiling pays: it costs about a minute a
 
 @dataclass(frozen=True)
 class Run:
-    """Where a stage is trained and for how long."""
+    """What is trained, on what and where to; `steps` overrides those of the preset."""
 
     out: Path
     preset: str
@@ -52,8 +52,6 @@ class Run:
     seed: int = 0
     device: str = "auto"
     steps: int | None = None
-    minutes: float | None = None
-    quiet: bool = False
 
 
 def train(
@@ -73,7 +71,7 @@ def train(
     cannot be written, a stage whose forerunners are missing, a source that cannot be read, or a loss that is not a
     number (the last good checkpoint stays).
     """
-    run = Run(Path(out), preset_name, source, recipe, seed, device, steps, minutes)
+    run = Run(Path(out), preset_name, source, recipe, seed, device, steps)
     stages = PAPER_STAGES if recipe == "paper" else STAGES
     if recipe not in ("default", "paper"):
         raise GenieError(f"no recipe is called {recipe!r}; there are default and paper")
