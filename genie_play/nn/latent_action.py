@@ -7,8 +7,8 @@ Two forms behind one face:
 - "paper" (Bruce et al. 2024, section 2.1, table 5). ST-transformers on pixels: the encoder sees the frames up to and
   with the next one, the decoder the frames before it and the codes.
 
-A pair of frames shows a motion, and a code that is a motion cannot be obeyed everywhere: holding "up" flies for ever. With
-`ActionsConfig.motions` the codebook holds that many motions and the codes are keys over them (`nn/keys.py`).
+A pair of frames shows a motion, and a code that is a motion cannot be obeyed everywhere: holding "up" flies for ever.
+With `ActionsConfig.motions` the codebook holds that many motions and the codes are keys over them (`nn/keys.py`).
 
 Only the encoder and the codebook are needed after training, and for play not even these: a key is a code.
 """
