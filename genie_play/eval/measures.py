@@ -45,6 +45,8 @@ def perplexity(tokens: NDArray[np.int64], codes: int) -> float:
 
 def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     """Normalised mutual information of two labellings, 0 to 1 (2 I / (H(a) + H(b)))."""
+    if not a.size:
+        return 0.0
     _, a = np.unique(a.ravel(), return_inverse=True)
     _, b = np.unique(b.ravel(), return_inverse=True)
     joint = np.zeros((a.max() + 1, b.max() + 1))
@@ -53,7 +55,8 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     inside = joint > 0
     shared = float((joint[inside] * np.log(joint[inside] / np.outer(pa, pb)[inside])).sum())
     entropies = float(-(pa * np.log(pa)).sum() - (pb * np.log(pb)).sum())
-    return 2 * shared / entropies if entropies > 0 else 0.0
+    # what is nothing up to rounding may come out below it
+    return max(2 * shared / entropies, 0.0) if entropies > 0 else 0.0
 
 
 def displacement(before: Pictures, after: Pictures, reach: int = REACH) -> NDArray[np.float64]:
@@ -122,7 +125,7 @@ def ended(energy: NDArray[np.float64], real: NDArray[np.float64], run: int = 16)
 
 
 def apart(futures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """How far the two most different of the futures (A, P, H, W, 3) of each of P plays are apart, in grey levels: (P,)."""
+    """How far the two most different futures (A, P, H, W, 3) of each of P plays are apart, in grey levels: (P,)."""
     x = futures.astype(np.float32)
     most = np.zeros(x.shape[1])
     for i in range(len(x)):

@@ -21,6 +21,7 @@ from genie_play.data.clips import PlatformerSource
 from genie_play.data.platformer import Truth, with_truth
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Ring
+from genie_play.eval import measures
 from genie_play.nn.genie import Genie
 
 Pictures = NDArray[np.uint8]
@@ -94,6 +95,15 @@ class Batch:
         return torch.full((self.count,), actions) if isinstance(actions, int) else actions
 
 
+@dataclass(frozen=True)
+class Sight:
+    """An avatar detector, and in what percent of real frames and of scenery without an avatar it sees one."""
+
+    detector: measures.Detector
+    real: float
+    scenery: float
+
+
 class Subject:
     """A world, its path, and the sources of clips that it is shown."""
 
@@ -117,6 +127,19 @@ class Subject:
         """Unseen looks of the family that is drawn on paper."""
         mix = {"sketch": 1.0}
         return PlatformerSource(self.picture_size, SEED + 1, "held-out", mix=mix, n_looks=256, calm=self.calm)
+
+    @cached_property
+    def sight(self) -> Sight:
+        """An avatar detector, learned from one half of some clips and tried on the other."""
+        truth = self.clips(self.unseen, 5, 0, 160, 6)
+        frames = truth.frames.reshape(-1, *truth.frames.shape[2:])
+        masks = truth.mask.reshape(-1, *truth.mask.shape[2:])
+        half, crop = len(frames) // 2, min(32, min(self.picture_size) // 8 * 8)
+        with torch.inference_mode(False):
+            detector = measures.train_detector(frames[:half], masks[:half], crop=crop)
+        beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
+        real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
+        return Sight(detector, real, scenery)
 
     def batch(self, count: int) -> Batch:
         """The world in play with `count` prompts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,8 +66,8 @@ def into_page(page: str, parts: dict[str, str]) -> str:
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
             raise GenieError(f"the page has no place for {name}: write {begin} and {end} into it, once each")
-        between = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
-        page = between.sub(lambda _, text=text: f"{begin}\n{text.strip()}\n{end}", page)  # type: ignore[misc]
+        before, after = page[: page.index(begin)], page[page.index(end) :]
+        page = f"{before}{begin}\n\n{text.strip()}\n\n{after}"
     return page
 
 
