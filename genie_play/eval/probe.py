@@ -43,9 +43,9 @@ class Probe:
 
 
 def standing(source: PlatformerSource, what: int, count: int) -> Platformer:
-    """Up to `count` games from standing starts: on the ground, every sideways key free for three ticks, and every jump
-    back at about its height within JUMP ticks while its key is held."""
-    game, _ = source.games(what, 8 * count + 32)
+    """Up to `count` games from standing starts: on the ground, level and free for three ticks to both sides, and every
+    jump back at about its height within JUMP ticks while its key is held."""
+    game, _ = source.games(what, 12 * count + 32)
     everyone = np.arange(len(game))
     half = game.tile // 2
     free = np.ones(len(game), bool)
@@ -57,7 +57,9 @@ def standing(source: PlatformerSource, what: int, count: int) -> Platformer:
             dx.append(branch.dx)
             dy.append(branch.dy)
         free &= (np.stack(dx[:TICKS]) == side * half).all(0)
-        if key >= 3:
+        if key < 3:
+            free &= (np.stack(dy) == 0).all(0)
+        else:
             rose, back = measures.comes_down(np.stack(dy, 1).astype(np.float64), half)
             free &= rose & back & (np.stack(dy[:4]) == -half).all(0)
     return game.take(np.flatnonzero(free)[:count])

@@ -31,7 +31,7 @@ CAPTIONS = {
     "held": "Eight unseen prompts; the picture given, then each code held for three steps, 0 to 7 from left to right.",
     "held-paper": "The same on looks of paper.",
     "long-holds": "One prompt; each code held for 40 steps, every fourth frame. Codes 0 to 7 from top to bottom.",
-    "rollout": "Four unseen clips: the real frames; generated from two of them under the clip's own codes; under random ones.",
+    "rollout": "Four unseen clips: real; generated from two real frames under the clip's codes; under random codes.",
     "tokenizer-unseen": "Unseen looks above, what the tokenizer makes of them below.",
     "free": "Random codes in ten unseen prompts, twelve frames of 256 steps.",
     "walks": "Random codes in ten unseen prompts, twelve frames of 1,000 steps.",
@@ -60,8 +60,8 @@ def evaluate(
     size = size or (QUICK if quick else Size())
     with _one_thread(), torch.inference_mode():
         subject, header = open_subject(file, size)
-        if save and upper_bound.is_bound(header):
-            raise GenieError(f"{file} was told the game's keys and is no world; nothing is written into it")
+        if save:
+            upper_bound.refuse(header)
         told = None if bound is None else upper_bound.open_bound(bound, subject.genie)
         rows, labels, sketches = _measure(subject, header, told, watch)
     rows = judged(rows, gates_of(header.provenance.get("preset", header.world.name)))
@@ -95,6 +95,8 @@ def probe_world(
     file = checkpoint.find(world)
     with _one_thread(), torch.inference_mode():
         subject, header = open_subject(file, Size(prompts=prompts))
+        if save:
+            upper_bound.refuse(header)
         if "dynamics" not in header.stages:
             raise GenieError(f"{header.world.name} cannot be played yet; train its dynamics first")
         watch(f"holding eight codes in {prompts} prompts")

@@ -78,7 +78,11 @@ def dynamics(subject: Subject, draw: int = 0, true_keys: bool = False) -> list[R
             beside = f"copy of the start {copied:.1f}"
             rows.append(Row("dynamics", f"rollout PSNR, frame {t}", at("own", t), "dB", beside))
     if draw == 0 and not true_keys:
-        strips = [strip for clip in range(4) for strip in (real[clip], runs["own"][clip], runs["random"][clip])]
+        strips = [
+            strip
+            for clip in range(min(4, len(real)))
+            for strip in (real[clip], runs["own"][clip], runs["random"][clip])
+        ]
         subject.pictures["rollout"] = grid(strips)
     return rows
 

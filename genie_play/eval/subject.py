@@ -46,6 +46,7 @@ class Size:
     walk: int = 1000  # its steps
     sketch_frames: int = 200
     draws: int = 3  # of the figures whose spread is stated
+    sight_steps: int = 400  # that the avatar detector learns for
 
 
 QUICK = Size(
@@ -136,7 +137,7 @@ class Subject:
         masks = truth.mask.reshape(-1, *truth.mask.shape[2:])
         half, crop = len(frames) // 2, min(32, min(self.picture_size) // 8 * 8)
         with torch.inference_mode(False):
-            detector = measures.train_detector(frames[:half], masks[:half], crop=crop)
+            detector = measures.train_detector(frames[:half], masks[:half], steps=self.size.sight_steps, crop=crop)
         beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
         real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
         return Sight(detector, real, scenery)

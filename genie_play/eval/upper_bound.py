@@ -71,11 +71,16 @@ def open_bound(file: Path | str, genie: Genie) -> Genie:
     return bound
 
 
+def refuse(header: checkpoint.Header) -> None:
+    """GenieError on an upper bound: it is never dressed up as a world."""
+    if is_bound(header):
+        raise GenieError(f"{header.file} was told the game's keys and is no world; nothing is written into it")
+
+
 def rewrite(file: Path, **changes: Any) -> None:
     """Write fields of a checkpoint's header, its tensors as they are; GenieError on an upper bound."""
     header = checkpoint.read(file)
-    if is_bound(header):
-        raise GenieError(f"{file} was told the game's keys and is no world; nothing is written into it")
+    refuse(header)
     header = replace(header, **changes)
     checkpoint.atomic_write(file, to_bytes(load_file(file), metadata=checkpoint.header_metadata(header)))
 
