@@ -98,7 +98,7 @@ def test_the_games_own_keys_earn_their_names_and_their_places(game, monkeypatch)
     assert probe.agrees(found.labels, found.moved)[:, :6].mean() > 0.9
     picture = probe.sheet(found)
     assert picture.dtype == np.uint8
-    assert picture.shape[1] == 112 + 2 * 2 * 13 * 64
+    assert picture.shape[1] == 112 + 2 * 3 * 5 * 64
 
 
 def test_a_code_that_flies_for_ever_is_up_and_no_jump():

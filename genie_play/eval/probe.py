@@ -161,12 +161,16 @@ def agrees(labels: tuple[Label, ...], moved: NDArray[np.float64]) -> NDArray[np.
     return right
 
 
-def sheet(found: Probe, prompts: int = 2, scale: int = 2) -> Pictures:
-    """A picture of the probe: a row a code, its label, then its hold in some of the prompts, tick by tick."""
+def sheet(found: Probe, prompts: int = 3, scale: int = 2) -> Pictures:
+    """A picture of the probe: a row a code, its label, then its hold in some of the prompts.
+
+    Every tick of TICKS; of codes that lead upward every third tick of JUMP.
+    """
     prompts = min(prompts, len(found.moved))
     rows = []
     for label, frames in zip(found.labels, found.frames, strict=True):
-        strip = grid([np.concatenate([frames[p] for p in range(prompts)])], scale)
+        every = 3 if frames.shape[1] > JUMP else 1
+        strip = grid([np.concatenate([frames[p, ::every] for p in range(prompts)])], scale)
         words = [f"{label.code} {label.name}", f"{label.dx:+.1f} {label.dy:+.1f} px", f"agrees {label.confidence:.0%}"]
         if label.code in found.lands:
             words.append(f"lands {found.lands[label.code]:.0%}")

@@ -27,7 +27,8 @@ from genie_play.nn.genie import load_genie
 from genie_play.types import GenieError, Label
 
 CAPTIONS = {
-    "probe": "What each code does, held from standing starts in two unseen prompts, tick by tick.",
+    "probe": "What each code does, held from standing starts in three unseen prompts: three ticks; of those "
+    "that lead upward twelve, every third.",
     "held": "Eight unseen prompts; the picture given, then each code held for three steps, 0 to 7 from left to right.",
     "held-paper": "The same on looks of paper.",
     "long-holds": "One prompt; each code held for 40 steps, every fourth frame. Codes 0 to 7 from top to bottom.",

@@ -35,7 +35,7 @@ class Played:
     name: str
     agreed: int  # codes of eight that did on it what their label says
     ended: int | None  # the step at which it ended; None if it did not
-    energy: float  # edge energy of the second half, against the sketch's own
+    energy: float  # edge energy of the second half, against that of the sketch as the world shows it
 
 
 def play_sketches(subject: Subject, labels: tuple[Label, ...]) -> tuple[list[Played], list[Row]]:
@@ -58,7 +58,7 @@ def play_sketches(subject: Subject, labels: tuple[Label, ...]) -> tuple[list[Pla
         energy = float(found.energy[i, length // 2 :].mean() / own[i])
         played.append(Played(name, int(right[i].sum()), over, energy))
         held = np.stack([start[i], *(frames[i, -1] for frames in holds)])
-        subject.pictures[f"sketch-{name}"] = grid([held, found.kept[i, : held.shape[0] + 1]], 1)
+        subject.pictures[f"sketch-{name}"] = grid([held, found.kept[i, 1 : 1 + len(held)]], 1)
     lasted = sum(one.ended is None for one in played)
     each = " ".join(str(one.agreed) for one in played)
     return played, [
