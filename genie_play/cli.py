@@ -256,9 +256,13 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _eval(args: argparse.Namespace) -> int:
     from genie_play import checkpoint
-    from genie_play.eval import report
+    from genie_play.eval import clips, report
 
-    result = report.evaluate(checkpoint.find(args.world), args.out, args.quick, args.save)
+    world = checkpoint.find(args.world)
+    if args.source is None:
+        result = report.evaluate(world, args.out, args.quick, args.save)
+    else:
+        result = clips.evaluate(world, args.source, args.out, args.quick, args.save)
     lines = result["table"].splitlines()
     lines += [""] + [
         "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
