@@ -81,7 +81,7 @@ def evaluate(
     with torch.inference_mode():
         report = ClipReport(genie, header.path, size, clips)
         rows = report.tokenizer()
-        labels = header.labels
+        labels: tuple[Label, ...] = ()
         if "actions" in header.stages:
             rows += report.actions()
         if "dynamics" in header.stages:
@@ -106,8 +106,8 @@ def evaluate(
         for name, picture in report.pictures.items():
             checkpoint.atomic_write(folder / f"{name}.png", to_png(picture))
     if save:
-        idle = min(labels, key=lambda label: abs(label.dx) + abs(label.dy)).code
-        rewrite_header(file, labels, idle, {f"{row.stage}: {row.name}": row.value for row in rows})
+        idle = min(labels, key=lambda label: abs(label.dx) + abs(label.dy)).code if labels else header.idle
+        rewrite_header(file, labels or header.labels, idle, {f"{row.stage}: {row.name}": row.value for row in rows})
     return result
 
 
