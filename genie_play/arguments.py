@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--frames", type=_count, default=16, metavar="N", help="of a clip; default %(default)s")
 
     train = command("train", "train a world, one stage or all", _source, _device, _json)
-    train.add_argument("stage", choices=("tokenizer", "actions", "decoder", "dynamics", "all"))
+    train.add_argument("stage", choices=("tokenizer", "actions", "keys", "decoder", "dynamics", "all"))
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="resumes from what is there")
     train.add_argument("--steps", type=_count, metavar="N", help="of each stage (default: the preset's)")
     train.add_argument("--minutes", type=float, metavar="M", help="stop cleanly after so many; run it again to go on")

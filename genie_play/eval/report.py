@@ -205,15 +205,14 @@ class Report:
         alive = int((share > 0.02).sum())
         shares = " ".join(f"{100 * s:.0f}" for s in share)
         rows.append(Row("actions", "codes above 2% of use", alive, "of 8", f"shares {shares} %", 5))
-        seen = genie.actions(frames)
-        roll = torch.roll(torch.arange(len(frames)), 1)
-        shuffled = genie.actions(frames, roll)
-        constant = genie.actions.paint(
-            frames, torch.full_like(seen.quantized.tokens, int(np.bincount(codes.ravel()).argmax()))
+        told = torch.from_numpy(codes)
+        seen, shuffled, constant = (
+            genie.actions.paint(frames, other)
+            for other in (told, told.roll(1, 0), torch.full_like(told, int(np.bincount(codes.ravel()).argmax())))
         )
         right, wrong, same, copy = (
             float(psnr((picture - seen.target).square().mean()))
-            for picture in (seen.predicted, shuffled.predicted, constant, seen.source)
+            for picture in (seen.predicted, shuffled.predicted, constant.predicted, seen.source)
         )
         beside = f"{right:.1f} against shuffled {wrong:.1f}, constant {same:.1f}, copy {copy:.1f}"
         gap = right - wrong
