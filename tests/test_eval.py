@@ -110,6 +110,17 @@ def test_a_code_that_flies_for_ever_is_up_and_no_jump():
     assert names[5:] == ["other"] * 3
 
 
+def test_probes_together_are_one_of_all_their_prompts(game, monkeypatch):
+    monkeypatch.setattr(probe, "hold", lambda subject, start, code, ticks, seed: probe.hold_key(game, code, ticks))
+    one = probe.probe(Played(), game.render())
+    other = replace(one, lands={3: 0.5})
+    both = probe.together([one, other])
+    assert len(both.moved) == 2 * len(one.moved)
+    assert [label.name for label in both.labels[:4]] == ["idle", "left", "right", "jump"]
+    assert both.lands[3] == pytest.approx((one.lands[3] + 0.5) / 2)
+    assert both.lands[4] == pytest.approx(one.lands[4] / 2)
+
+
 def test_rise_and_fall():
     jump = np.array([[-4, -4, -4, -4, 4, 4, 4, 4, 0, 0, 0, 0]], float)
     flight, still = np.full((1, 12), -4.0), np.zeros((1, 12))
