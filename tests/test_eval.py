@@ -24,7 +24,7 @@ from genie_play.types import GenieError, Label
 
 SMALL = Size(
     clips=2, frames=7, starts=24, prompts=3, long_holds=2, free=2, free_frames=8, walks=2, walk=50, sketch_frames=12,
-    draws=2, sight_steps=4,
+    draws=1, sight_steps=4,
 )  # fmt: skip
 
 
