@@ -7,6 +7,8 @@ play-throughs.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import logging
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -16,11 +18,14 @@ from torch import nn
 
 from genie_play.config import PathConfig
 from genie_play.engine.fixed import FixedRing
+from genie_play.engine.fused import FusedStack
 from genie_play.engine.graph import FrameRunner, cache_kernels
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.stack import PlainStack, Stack, compiled
 from genie_play.engine.static import StaticFrame
+from genie_play.nn.fp8 import OLDEST
 from genie_play.nn.genie import Genie
+from genie_play.nn.st_transformer import STBlock
 from genie_play.types import N_ACTIONS, BackendError, GenieError
 
 CHOICES = {
@@ -29,7 +34,12 @@ CHOICES = {
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
+# of hidden states after a stack (relative, L2) against plain blocks: sums in another order, and roundings of the kind
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp8": 0.15}
 SMALL = 64 * 2**20  # bytes of a ring: worlds up to here are quick enough to draw eight futures of at the start
+
+
+log = logging.getLogger(__name__)
 
 
 def prepare(device: torch.device) -> None:
@@ -43,8 +53,11 @@ def prepare(device: torch.device) -> None:
 def resolve(changes: dict[str, Any]) -> dict[str, Any]:
     """Changes to a path with what the device decides where nobody asked; `check` holds the result to its rules."""
     found = dict(changes)
+    on_gpu = str(found["device"]).startswith("cuda")
     if found.get("frame") is None:
-        found["frame"] = "graph" if str(found["device"]).startswith("cuda") else "eager"
+        found["frame"] = "graph" if on_gpu else "eager"
+    if found.get("blocks") is None:
+        found["blocks"] = "fused" if on_gpu and found["ops"] == "triton" and found["frame"] != "eager" else "plain"
     return found
 
 
@@ -53,6 +66,8 @@ def check(path: PathConfig) -> None:
     on_gpu = path.device.startswith("cuda")
     if path.frame == "graph" and not on_gpu:
         raise BackendError("a graph needs an NVIDIA GPU; choose path.frame eager or static")
+    if path.arithmetic == "fp8" and on_gpu and torch.cuda.get_device_capability(path.device) < OLDEST:
+        raise BackendError("this GPU has no fp8; choose path.arithmetic bf16")
     if path.frame == "eager":
         plain = {"blocks": "plain", "commit": "apart", "ring": "plain", "sure": 0.0}
         for name, value in plain.items():
@@ -72,8 +87,12 @@ def runner(
     backend: ModuleType,
     path: PathConfig,
     progress: Callable[[str], None] | None = None,
+    by_name: bool = True,
 ) -> tuple[FrameRunner, PathConfig]:
-    """The frame of a path, warmed up, and the path as it came out: "static" where a graph could not be captured."""
+    """The frame of a path, warmed up, and the path as it came out: "static" where a graph could not be captured.
+
+    Blocks that were asked for `by_name` work or fail with a reason; others may fall back to plain ones, said once.
+    """
     dynamics, tokenizer = genie.dynamics, genie.tokenizer
     device, dtype = sampler.table.device, tokenizer.decoder.place.dtype
     n_tokens, fp8 = dynamics.n_tokens, path.ring == "fp8"
@@ -81,6 +100,15 @@ def runner(
         FixedRing(dynamics.cache_shape, n_tokens, dynamics.config.recipe == "teacher", device, dtype, fp8),
         FixedRing(tokenizer.decoder_shape, n_tokens, False, device, dtype, fp8),
     )
+    if path.blocks != "plain" and device.type == "cuda":
+        if progress:
+            progress("compiling kernels")
+        reason = _apart(dynamics.blocks, rings[0], path) or _apart(tokenizer.decoder.blocks, rings[1], path)
+        if reason and by_name:
+            raise BackendError(f"{path.blocks} blocks cannot run on {device}: {reason}; choose path.blocks plain")
+        if reason:
+            log.warning("using plain blocks on %s, which are slower: %s", device, reason)
+            path = dataclasses.replace(path, blocks="plain")
     stacks = _stack(dynamics.blocks, dynamics.norm, path), _stack(tokenizer.decoder.blocks, None, path)
     frame = StaticFrame(genie, sampler, backend, path, stacks, rings)
     made = FrameRunner(frame, path.frame == "graph")
@@ -89,5 +117,33 @@ def runner(
     return made, path
 
 
+@torch.inference_mode()
+def _apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
+    """What goes wrong where the stack of a path should do as plain blocks do, or nothing. Empties the ring."""
+    if not len(blocks):
+        return ""
+    stacks = _stack(blocks, None, dataclasses.replace(path, blocks="plain")), _stack(blocks, None, path)
+    block = blocks[0]
+    assert isinstance(block, STBlock)
+    n_tokens, width = block.grid[0] * block.grid[1], block.spatial_norm.weight.shape[0]
+    generator = torch.Generator(ring.temporal.device).manual_seed(0)
+    found = []
+    try:
+        x = torch.randn(1, n_tokens, width, device=ring.temporal.device, dtype=ring.dtype, generator=generator)
+        for _ in range(3):
+            _, temporal, spatial = stacks[0].keep(x, ring)
+            ring.write(temporal, spatial)
+        found = [stack.read(x, ring, stack.look(ring)).float() for stack in stacks]
+    except Exception as error:  # whatever a compiler or driver raises, play goes on without it
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    finally:
+        ring.clear()
+    error_now = float((found[0] - found[1]).norm() / found[0].norm())
+    return "" if error_now < TOLERANCE[path.arithmetic] else f"off by {error_now:.1e} from plain blocks"
+
+
 def _stack(blocks: nn.ModuleList, norm: nn.Module | None, path: PathConfig) -> Stack:
+    if path.blocks == "fused" and len(blocks):
+        kernels = "between_triton" if path.ops == "triton" else "between_reference"
+        return FusedStack(blocks, norm, importlib.import_module(f"genie_play.ops.{kernels}"))
     return PlainStack(blocks, norm, compiled()) if path.blocks == "compiled" else PlainStack(blocks, norm)

@@ -30,6 +30,7 @@ from genie_play.engine.fixed import FixedRing
 from genie_play.engine.graph import FrameRunner, Made
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
+from genie_play.nn.fp8 import quantise_blocks
 from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.st_transformer import LayerKV
 from genie_play.ops.reference import VARIANTS
@@ -95,6 +96,7 @@ class GenieEngine:
         self.device = find_device(device)
         building.prepare(self.device)
         name, backend = ops.choose(self.device, path.pop("ops", None))
+        by_name = path.get("blocks") is not None
         changes = building.resolve({**path, "device": str(self.device), "ops": name})
         if isinstance(checkpoint, Genie):
             genie = (checkpoint if adopt else copy.deepcopy(checkpoint)).requires_grad_(False).eval()
@@ -128,7 +130,7 @@ class GenieEngine:
             self._dynamics = Ring(dynamics.cache_shape, n_tokens, cross_frame, self.device, self._dtype)
             self._decoder = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         else:
-            self._static, self.path = building.runner(self._genie, self._sampler, backend, self.path, progress)
+            self._static, self.path = building.runner(self._genie, self._sampler, backend, self.path, progress, by_name)
             self._dynamics, self._decoder = self._static.frame.past, self._static.frame.seen
             self.info = dataclasses.replace(self.info, path=to_dict(self.path))
         # for looks at pictures beside the play-through; empty before each
@@ -386,6 +388,8 @@ class GenieEngine:
             # the encoder runs on prompts and edits only, and near codes are told apart in float32
             genie.dynamics.to(self._dtype)
             genie.tokenizer.decoder.to(self._dtype)
+        if self.path.arithmetic == "fp8":
+            quantise_blocks(genie.dynamics.blocks)
         return genie
 
     @property

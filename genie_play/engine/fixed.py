@@ -15,7 +15,7 @@ from torch import Tensor
 from genie_play.engine.state import Snapshot
 from genie_play.nn.st_transformer import LayerKV, LayerPast
 from genie_play.nn.tokenizer import CacheShape
-from genie_play.ops.fp8_reference import FP8, dequantise, quantise_rows
+from genie_play.ops.between_reference import FP8, dequantise, quantise_rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ nothing of tokens, pictures or what a pass is for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,11 @@ from genie_play.nn.st_transformer import LayerKV, LayerPast, STBlock
 class Stack(Protocol):
     """Blocks and the norm after them. Frames are (B, N, D); the ring's one past serves all rows."""
 
-    def read(self, x: Tensor, ring: FixedRing) -> Tensor:
+    def look(self, ring: FixedRing) -> Any:
+        """What the passes of a frame must know of the ring, once a frame."""
+        ...
+
+    def read(self, x: Tensor, ring: FixedRing, view: Any) -> Tensor:
         """Hidden states, normed."""
         ...
 
@@ -48,8 +52,11 @@ class PlainStack:
         self.norm = norm or nn.Identity()
         self.stream = stream
 
-    def read(self, x: Tensor, ring: FixedRing) -> Tensor:
-        for block, past in zip(self.blocks, ring.past(first=False), strict=True):
+    def look(self, ring: FixedRing) -> list[LayerPast]:
+        return ring.past(first=False)
+
+    def read(self, x: Tensor, ring: FixedRing, view: list[LayerPast]) -> Tensor:
+        for block, past in zip(self.blocks, view, strict=True):
             x, _ = self.stream(block, x, past)
         hidden: Tensor = self.norm(x)
         return hidden

@@ -112,8 +112,9 @@ class StaticFrame:
     def draw(self, batch: int) -> None:
         """Fill in the next frame under `batch` actions."""
         tokens, x, base = self._begin(batch)
+        view = self.dynamics.look(self.past)
         for step in range(self.passes):
-            tokens, x = self._reveal(self.dynamics.read(x, self.past), tokens, base, step)
+            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, base, step)
         self._decode(tokens, self.shown(batch))
 
     def merged(self, batch: int) -> None:
@@ -122,8 +123,9 @@ class StaticFrame:
         old = self.sampler.embed(self.controls.tokens, self.controls.told)
         hidden = self.dynamics.pair(old, x, self.past)
         tokens, x = self._reveal(hidden, tokens, base, 0)
+        view = self.dynamics.look(self.past)
         for step in range(1, self.passes):
-            tokens, x = self._reveal(self.dynamics.read(x, self.past), tokens, base, step)
+            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, base, step)
         self._decode(tokens, self.shown(batch))
 
     def show(self, first: bool = False) -> None:
@@ -152,7 +154,7 @@ class StaticFrame:
     def one_pass(self, batch: int, step: int, rest: bool = False) -> None:
         """One pass, which also notes its least likely draw; with `rest` it fills in all that is left, as the last."""
         tokens, x, base = self._states[batch]
-        hidden, mask = self.dynamics.read(x, self.past), self.genie.dynamics.mask_id
+        hidden, mask = self.dynamics.read(x, self.past, self.dynamics.look(self.past)), self.genie.dynamics.mask_id
         made = self._reveal(hidden, tokens, base, step, rest)
         chance = self.genie.dynamics.logits(hidden).log_softmax(-1)
         likely = chance.gather(-1, made.tokens.clamp_max(mask - 1)[..., None])[..., 0]
