@@ -160,7 +160,7 @@ def test_an_engine_of_fused_blocks_plays_alike():
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="the kernels are tested in this very process")
 def test_the_kernels_under_the_interpreter():
     pytest.importorskip("triton", reason="triton is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-x", __file__, "-p", "no:cacheprovider"]
     done = subprocess.run(
         command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300
     )
