@@ -102,12 +102,13 @@ def test_time(slots, heads, batch):
 
 @pytest.mark.skipif(INTERPRETED, reason="says nothing of kernels")
 @pytest.mark.parametrize("ring", ["plain", "fp8"])
+@pytest.mark.parametrize("way", ["fused", "library"])
 @pytest.mark.parametrize("recipe", RECIPES)
 @torch.inference_mode()
-def test_a_fused_stack_is_the_blocks_own(recipe, ring):
+def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):
     world = genie(recipe)
     dynamics, config = world.dynamics, GenieEngine(world, frame="static").path
-    plain, fused = (_stack(dynamics.blocks, dynamics.norm, _with(config, blocks)) for blocks in ("plain", "fused"))
+    plain, fused = (_stack(dynamics.blocks, dynamics.norm, _with(config, blocks)) for blocks in ("plain", way))
     rings = [
         FixedRing(dynamics.cache_shape, 12, recipe == "teacher", torch.device("cpu"), fp8=ring == "fp8")
         for _ in range(3)

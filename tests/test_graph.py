@@ -11,7 +11,7 @@ from engine_conformance import check_engine
 from test_engine import PROMPT, RECIPES, WANDER, assert_same, contents, genie, history, pictures
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genie_play import ops, philox, schedule
+from genie_play import ops, philox
 from genie_play.engine import draw
 from genie_play.engine.engine import GenieEngine
 from genie_play.engine.fixed import FixedRing
@@ -28,7 +28,7 @@ SEED = 0x9ABC_DEF0_1234_5678
 
 
 def key(seed: int = SEED, frame: int = 70_000) -> draw.Key:
-    return draw.Key(torch.tensor([seed & 0xFFFFFFFF, seed >> 32]), torch.tensor([frame]))
+    return draw.Key(torch.tensor([seed - 2**64]), torch.tensor([frame]))
 
 
 def test_noise_in_device_memory_is_the_noise_of_numpy():
@@ -41,7 +41,6 @@ def test_noise_in_device_memory_is_the_noise_of_numpy():
     many = torch.arange(200_000)
     ours = draw.position_uniforms(key(), many, 1).numpy()
     assert np.array_equal(ours, philox.position_uniforms(SEED, many.numpy(), 1, 70_000))
-    assert np.array_equal(draw.random_order(key(), 920).numpy(), schedule.random_order(920, SEED, 70_000))
     # the words at the top of the range are held below 1
     top = torch.tensor([0xFFFFFFFF, 0xFFFFFE00, 0])
     assert np.array_equal(draw.uniform(top).numpy(), philox.uniform(top.numpy().astype(np.uint32)))

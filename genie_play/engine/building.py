@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from genie_play.config import PathConfig
+from genie_play import ops
+from genie_play.config import PathConfig, WorldConfig
 from genie_play.engine.fixed import FixedRing
-from genie_play.engine.fused import FusedStack
+from genie_play.engine.fused import KernelStack, LibraryStack
 from genie_play.engine.graph import FrameRunner, cache_kernels
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.stack import PlainStack, Stack, compiled
@@ -30,10 +31,11 @@ from genie_play.types import N_ACTIONS, BackendError, GenieError
 
 CHOICES = {
     "frame": ("eager", "static", "graph"),
-    "blocks": ("plain", "fused", "compiled"),
+    "blocks": ("plain", "fused", "library", "compiled"),
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
+WIDEST = 512  # layers up to here wait for launches, wider ones for products (reckoned, not measured)
 # of hidden states after a stack (relative, L2) against plain blocks: sums in another order, and roundings of the kind
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp8": 0.15}
 SMALL = 64 * 2**20  # bytes of a ring: worlds up to here are quick enough to draw eight futures of at the start
@@ -50,14 +52,15 @@ def prepare(device: torch.device) -> None:
             torch.cuda.set_device(device)
 
 
-def resolve(changes: dict[str, Any]) -> dict[str, Any]:
+def resolve(changes: dict[str, Any], config: WorldConfig) -> dict[str, Any]:
     """Changes to a path with what the device decides where nobody asked; `check` holds the result to its rules."""
     found = dict(changes)
     on_gpu = str(found["device"]).startswith("cuda")
     if found.get("frame") is None:
         found["frame"] = "graph" if on_gpu else "eager"
     if found.get("blocks") is None:
-        found["blocks"] = "fused" if on_gpu and found["ops"] == "triton" and found["frame"] != "eager" else "plain"
+        fused = "fused" if config.dynamics.width <= WIDEST else "library"
+        found["blocks"] = fused if on_gpu and found["ops"] == "triton" and found["frame"] != "eager" else "plain"
     return found
 
 
@@ -143,7 +146,8 @@ def _apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
 
 
 def _stack(blocks: nn.ModuleList, norm: nn.Module | None, path: PathConfig) -> Stack:
-    if path.blocks == "fused" and len(blocks):
-        kernels = "between_triton" if path.ops == "triton" else "between_reference"
-        return FusedStack(blocks, norm, importlib.import_module(f"genie_play.ops.{kernels}"))
+    if path.blocks in ("fused", "library") and len(blocks):
+        between = importlib.import_module(f"genie_play.ops.between_{path.ops}")
+        fused = KernelStack if path.blocks == "fused" and path.arithmetic != "fp8" else LibraryStack
+        return fused(blocks, norm, ops.get(path.ops), between)
     return PlainStack(blocks, norm, compiled()) if path.blocks == "compiled" else PlainStack(blocks, norm)

@@ -21,16 +21,15 @@ _MASK = 0xFFFFFFFF
 
 
 class Key(NamedTuple):
-    """What the draws of a frame depend on, in device memory. words: (2,) int64, the seed's low and high 32 bits;
-    frame: (1,) int64."""
+    """What the draws of a frame depend on, in device memory: seed (1,) int64, its 64 bits, and frame (1,) int64."""
 
-    words: Tensor
+    seed: Tensor
     frame: Tensor
 
 
 def philox_words(key: Key, c0: Tensor, c1: Tensor, c2: int) -> list[Tensor]:
     """The four words, int64 below 2**32, of counters (c0, c1, c2, frame); int64 tensors that broadcast."""
-    k0, k1 = key.words[0], key.words[1]
+    k0, k1 = key.seed & _MASK, key.seed >> 32 & _MASK
     zero = torch.zeros_like(c0 + c1)
     w = [zero + c0, zero + c1, zero + (c2 & _MASK), zero + (key.frame & _MASK)]
     for _ in range(10):
@@ -56,12 +55,6 @@ def token_uniforms(key: Key, positions: Tensor, codes: int, step: int) -> Tensor
 def position_uniforms(key: Key, positions: Tensor, step: int, purpose: int = philox.CHOICE_NOISE) -> Tensor:
     """(R,), as `philox.position_uniforms`."""
     return uniform(philox_words(key, torch.zeros_like(positions), positions, 2 * step + purpose)[0])
-
-
-def random_order(key: Key, n_tokens: int) -> Tensor:
-    """(N,) int64: the permutation of `schedule.random_order`."""
-    places = torch.arange(n_tokens, device=key.frame.device)
-    return position_uniforms(key, places, philox.ORDER_STEP).argsort(stable=True)
 
 
 def reveal(

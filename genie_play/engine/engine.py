@@ -97,13 +97,13 @@ class GenieEngine:
         building.prepare(self.device)
         name, backend = ops.choose(self.device, path.pop("ops", None))
         by_name = path.get("blocks") is not None
-        changes = building.resolve({**path, "device": str(self.device), "ops": name})
+        changes = {**path, "device": str(self.device), "ops": name}
         if isinstance(checkpoint, Genie):
             genie = (checkpoint if adopt else copy.deepcopy(checkpoint)).requires_grad_(False).eval()
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
-        self.path = _path(header.path, changes)
+        self.path = _path(header.path, building.resolve(changes, header.world))
         self._genie = genie if adopt else self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
         self.info = EngineInfo(

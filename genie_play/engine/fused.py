@@ -1,8 +1,9 @@
-"""A stack of ST blocks in few launches: the library multiplies, the kernels of `between_*` do everything else.
+"""A stack of ST blocks in few launches, in two ways: for small layers and for large ones.
 
-The same function as `STBlock.stream` to rounding: sums are taken in another order, and the residual stream is added to
-inside the products where the library can. In fp8 every activation is quantised by the kernel that makes it. Knows
-nothing of tokens, pictures or what a pass is for.
+`KernelStack` makes eight kernels of a layer (`ops`): where a layer is small, launches are what costs. `LibraryStack`
+leaves the products to the library, and puts the rest into the kernels of `ops.between_*`: where a layer is large,
+products are what costs; in fp8 every activation is quantised by the kernel that makes it. Both are the same function
+as `STBlock.stream` to rounding: sums are taken in another order. Know nothing of tokens or what a pass is for.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from genie_play.engine.stack import next_ages
 from genie_play.nn.fp8 import Fp8Linear
 from genie_play.nn.st_transformer import Attention, STBlock, attend
 from genie_play.ops.between_reference import Rows
+from genie_play.ops.reference_layers import Rotary
 
 
-class FusedStack:
-    """See `stack.Stack`. `ops` is `between_reference` or `between_triton`."""
+class LibraryStack:
+    """See `stack.Stack`. `between` is `between_reference` or `between_triton`, `ops` a backend of the same kind."""
 
-    def __init__(self, blocks: nn.ModuleList, norm: nn.Module | None, ops: ModuleType) -> None:
+    def __init__(self, blocks: nn.ModuleList, norm: nn.Module | None, ops: ModuleType, between: ModuleType) -> None:
         self.blocks = [block for block in blocks if isinstance(block, STBlock)]
-        self.norm, self.ops = norm or nn.Identity(), ops
+        self.norm, self.ops, self.between = norm or nn.Identity(), ops, between
         self.time_bias = torch.stack([block.time_bias.detach().float() for block in self.blocks])  # (L, h, W)
         self.rotary: tuple[Tensor, Tensor] | None = None
         first = self.blocks[0]
@@ -91,7 +93,7 @@ class FusedStack:
         self, flow: _Flow, norm: nn.RMSNorm, attention: Attention, rotary: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, N, h, hd) of the normed stream."""
-        q, k, v = self.ops.split_heads(
+        q, k, v = self.between.split_heads(
             self._product_of_normed(flow, norm, attention.qkv), attention.q_scale, attention.k_scale, rotary
         )
         return q, k, v
@@ -99,7 +101,7 @@ class FusedStack:
     def _product_of_normed(self, flow: _Flow, norm: nn.RMSNorm, linear: nn.Module) -> Tensor:
         if isinstance(linear, Fp8Linear):
             rows: Rows
-            flow.x, rows = self.ops.add_norm_quantise(flow.x, flow.pending, norm.weight)
+            flow.x, rows = self.between.add_norm_quantise(flow.x, flow.pending, norm.weight)
             flow.pending = None
             return linear.of_rows(*rows)
         made: Tensor = linear(norm(flow.done()))
@@ -110,7 +112,7 @@ class FusedStack:
         if a.dim() == 4:
             a = a.flatten(2)
         if isinstance(linear, Fp8Linear):
-            flow.add(linear.of_rows(*self.ops.quantise_rows(a)))
+            flow.add(linear.of_rows(*self.between.quantise_rows(a)))
         else:
             assert isinstance(linear, nn.Linear)
             flow.add_product(a, linear.weight)
@@ -130,7 +132,7 @@ class FusedStack:
         if not ring.slots:
             return v
         scales = (ring.scales[0, layer, 0], ring.scales[1, layer, 0]) if ring.fp8 else (None, None)
-        seen: Tensor = self.ops.temporal(
+        seen: Tensor = self.between.temporal(
             q, k, v, ring.temporal[0, layer, 0], ring.temporal[1, layer, 0], bias[layer], *scales
         )
         return seen
@@ -138,7 +140,7 @@ class FusedStack:
     def _feed_forward(self, flow: _Flow, block: STBlock) -> None:
         hidden = self._product_of_normed(flow, block.ffn_norm, block.ffn_in)
         if isinstance(block.ffn_out, Fp8Linear):
-            flow.add(block.ffn_out.of_rows(*self.ops.square_quantise(hidden)))
+            flow.add(block.ffn_out.of_rows(*self.between.square_quantise(hidden)))
         else:
             self._back(flow, F.relu(hidden).square(), block.ffn_out)
 
@@ -147,6 +149,36 @@ class FusedStack:
         seen = (ages > 0) & (ages < window)
         past = self.time_bias[:, :, ages.clamp(0, window - 1)].masked_fill(~seen, -torch.inf)
         return torch.cat((past, self.time_bias[:, :, :1]), -1)
+
+
+class KernelStack(LibraryStack):
+    """The same with a kernel for each product and all that stands before and after it."""
+
+    def _heads(
+        self, flow: _Flow, norm: nn.RMSNorm, attention: Attention, rotary: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        turn = None if rotary is None else Rotary(*rotary)
+        scales = attention.q_scale, attention.k_scale
+        q, k, v = self.ops.project_heads(flow.x, norm.weight, attention.qkv.weight, *scales, turn)
+        return q, k, v
+
+    def _back(self, flow: _Flow, a: Tensor, linear: nn.Module) -> None:
+        flow.x = self.ops.add_product(flow.x, a.flatten(2), linear.weight)
+
+    def _spatial(self, block: STBlock, q: Tensor, k: Tensor, v: Tensor, before: Tensor | None) -> Tensor:
+        earlier = (None, None) if before is None else before.transpose(2, 3)
+        seen: Tensor = self.ops.spatial(q, k, v, *earlier, block.previous_key if block.cross_frame else None)
+        return seen
+
+    def _temporal(self, layer: int, q: Tensor, k: Tensor, v: Tensor, ring: FixedRing, bias: Tensor) -> Tensor:
+        if ring.fp8:
+            return super()._temporal(layer, q, k, v, ring, bias)
+        seen: Tensor = self.ops.temporal(q, k, v, ring.temporal[0, layer], ring.temporal[1, layer], bias[layer])
+        return seen
+
+    def _feed_forward(self, flow: _Flow, block: STBlock) -> None:
+        hidden = self.ops.feed_in(flow.x, block.ffn_norm.weight, block.ffn_in.weight)
+        self._back(flow, hidden, block.ffn_out)
 
 
 class _Flow:

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genie_play import paths
-from genie_play.engine.static import StaticFrame
+from genie_play import paths, schedule
+from genie_play.engine.static import MOST, StaticFrame
 from genie_play.types import GenieError, Tokens
 
 BROKEN = "the world's network gave numbers that are not finite; go back some steps, or restart it"
@@ -99,15 +99,12 @@ class FrameRunner:
     def agree(self, many: Made, seed: int, index: int, actions: Sequence[int]) -> bool:
         """Whether a batch is, row by row and bit for bit, what single frames are: tokens, pixels, decoder keys."""
         ours, single = self.frame.shown(many.batch), self.frame.shown(1)
-        pixels, kept = ours.pixels.clone(), ours.kept.clone()
+        patches, kept = ours.patches.clone(), ours.kept.clone()
         for row, action in enumerate(actions):
             one = self.draw([action], seed, index)
             same = np.array_equal(one.tokens[0], many.tokens[row])
-            if not (
-                same
-                and torch.equal(single.pixels[0], pixels[row])
-                and torch.equal(single.kept[:, :, 0], kept[:, :, row])
-            ):
+            same &= torch.equal(single.patches[0], patches[row]) and torch.equal(single.kept[:, :, 0], kept[:, :, row])
+            if not same:
                 return False
         return True
 
@@ -214,11 +211,14 @@ class FrameRunner:
         if self._taken is not None:
             self._taken.synchronize()
         controls, numbers = self.frame.controls, self._numbers.numpy()
-        numbers[:4] = seed & 0xFFFFFFFF, seed >> 32, index, row
+        n_tokens = controls.tokens.shape[1]
+        numbers[:3] = (seed + 2**63) % 2**64 - 2**63, index, row
+        numbers[4 : 4 + len(actions)] = actions
         if given is not None:
-            numbers[4] = given[1]
-            numbers[-controls.tokens.shape[1] :] = given[0]
-        numbers[5 : 5 + len(actions)] = actions
+            numbers[3] = given[1]
+            numbers[4 + MOST : 4 + MOST + n_tokens] = given[0]
+        if len(actions) and self.frame.path.order == "random":
+            numbers[-n_tokens:] = schedule.random_order(n_tokens, seed, index)
         controls.numbers.copy_(self._numbers, non_blocking=True)
         if self.device.type == "cuda":
             self._taken = self._taken or torch.cuda.Event()
@@ -235,10 +235,10 @@ class FrameRunner:
             arrived.record()
             arrived.synchronize()
         data = host.numpy()
-        if data[-shown.batch :].any():
+        if data[-4:].any():
             raise GenieError(BROKEN)
         picture, tokens = shown.picture, shown.tokens
-        end = data.size - shown.batch
+        end = data.size - 4
         numbers = data[end - 4 * tokens.numel() : end].view(np.int32).reshape(tokens.shape)
         return Made(data[: picture.numel()].reshape(picture.shape).copy(), numbers.astype(np.uint16), batch)
 

@@ -62,13 +62,13 @@ def memory_estimate(config: WorldConfig, arithmetic: str = "bf16", ring: str = "
                 if fits(weight):
                     weights += weight.numel() + 4 * len(weight) - _nbytes(weight, kind)
     cross_frame, fp8 = dynamics.config.recipe == "teacher", ring == "fp8"
-    size, shape = (config.tokenizer.height, config.tokenizer.width), tokenizer.decoder_shape
+    shape = tokenizer.decoder_shape
     held: list[Any] = [
         FixedRing(dynamics.cache_shape, n_tokens, cross_frame, META, kind, fp8),
         FixedRing(shape, n_tokens, False, META, kind, fp8),
         Ring(shape, n_tokens, False, META, kind),
         Ring(tokenizer.encoder_shape, n_tokens, False, META),
-        *(Shown(rows, size, n_tokens, shape, META, kind) for rows in (1, 1, *([batch] if batch > 1 else []))),
+        *(Shown(rows, config.tokenizer, shape, META, kind) for rows in (1, 1, *([batch] if batch > 1 else []))),
     ]
     rings = sum(_held(thing) for thing in held)
     d = config.dynamics
