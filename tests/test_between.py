@@ -15,7 +15,7 @@ import torch
 from test_engine import PROMPT, RECIPES, WANDER, genie
 
 from genie_play import ops
-from genie_play.engine.building import _stack
+from genie_play.engine.building import stack
 from genie_play.engine.engine import GenieEngine
 from genie_play.engine.fixed import FixedRing
 from genie_play.nn.st_transformer import rotary_table
@@ -108,7 +108,7 @@ def test_time(slots, heads, batch):
 def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):
     world = genie(recipe)
     dynamics, config = world.dynamics, GenieEngine(world, frame="static").path
-    plain, fused = (_stack(dynamics.blocks, dynamics.norm, _with(config, blocks)) for blocks in ("plain", way))
+    plain, fused = (stack(dynamics.blocks, dynamics.norm, _with(config, blocks)) for blocks in ("plain", way))
     rings = [
         FixedRing(dynamics.cache_shape, 12, recipe == "teacher", torch.device("cpu"), fp8=ring == "fp8")
         for _ in range(3)
@@ -117,7 +117,7 @@ def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):
         x = random(1, 12, dynamics.config.width, seed=t).cpu()
         before = x.clone()
         (hidden, temporal, spatial), (its, ours, own) = (
-            stack.keep(x, r, first=t == 0) for stack, r in ((plain, rings[0]), (fused, rings[1]))
+            way.keep(x, r, first=t == 0) for way, r in ((plain, rings[0]), (fused, rings[1]))
         )
         close(its, hidden, 1e-5 if ring == "plain" else 0.02)
         close(ours, temporal, 1e-5 if ring == "plain" else 0.02)
@@ -131,7 +131,7 @@ def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):
         rings[1].write(ours, own)
         for r in rings[:2]:
             r.advance()
-        found = [stack.read(new, r, stack.look(r)) for stack, r in ((plain, rings[0]), (fused, rings[1]))]
+        found = [way.read(new, r, way.look(r)) for way, r in ((plain, rings[0]), (fused, rings[1]))]
         close(found[1], found[0], 1e-5 if ring == "plain" else 0.05)
         if t:
             close(merged, found[1], 1e-5 if ring == "plain" else 0.05)

@@ -27,6 +27,7 @@ from genie_play.engine.static import StaticFrame
 from genie_play.nn.fp8 import OLDEST
 from genie_play.nn.genie import Genie
 from genie_play.nn.st_transformer import STBlock
+from genie_play.nn.tokenizer import CacheShape
 from genie_play.types import N_ACTIONS, BackendError, GenieError
 
 CHOICES = {
@@ -106,13 +107,13 @@ def runner(
     if path.blocks != "plain" and device.type == "cuda":
         if progress:
             progress("compiling kernels")
-        reason = _apart(dynamics.blocks, rings[0], path) or _apart(tokenizer.decoder.blocks, rings[1], path)
+        reason = apart(dynamics.blocks, rings[0], path) or apart(tokenizer.decoder.blocks, rings[1], path)
         if reason and by_name:
             raise BackendError(f"{path.blocks} blocks cannot run on {device}: {reason}; choose path.blocks plain")
         if reason:
             log.warning("using plain blocks on %s, which are slower: %s", device, reason)
             path = dataclasses.replace(path, blocks="plain")
-    stacks = _stack(dynamics.blocks, dynamics.norm, path), _stack(tokenizer.decoder.blocks, None, path)
+    stacks = stack(dynamics.blocks, dynamics.norm, path), stack(tokenizer.decoder.blocks, None, path)
     frame = StaticFrame(genie, sampler, backend, path, stacks, rings)
     made = FrameRunner(frame, path.frame == "graph")
     if path.frame == "graph" and not made.warm((1, N_ACTIONS) if rings[0].nbytes <= SMALL else (1,), progress):
@@ -121,14 +122,17 @@ def runner(
 
 
 @torch.inference_mode()
-def _apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
-    """What goes wrong where the stack of a path should do as plain blocks do, or nothing. Empties the ring."""
+def apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
+    """What goes wrong where the stack of a path should do as plain blocks do, or nothing. The ring is one to be like."""
     if not len(blocks):
         return ""
-    stacks = _stack(blocks, None, dataclasses.replace(path, blocks="plain")), _stack(blocks, None, path)
+    blocks = blocks[:2]  # one kernel serves all layers
+    stacks = stack(blocks, None, dataclasses.replace(path, blocks="plain")), stack(blocks, None, path)
     block = blocks[0]
     assert isinstance(block, STBlock)
     n_tokens, width = block.grid[0] * block.grid[1], block.spatial_norm.weight.shape[0]
+    shape = CacheShape(len(blocks), block.temporal.heads, block.temporal.head_dim, block.window)
+    ring = FixedRing(shape, n_tokens, ring.cross_frame, ring.temporal.device, ring.dtype, ring.fp8)
     generator = torch.Generator(ring.temporal.device).manual_seed(0)
     found = []
     try:
@@ -136,18 +140,21 @@ def _apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
         for _ in range(3):
             _, temporal, spatial = stacks[0].keep(x, ring)
             ring.write(temporal, spatial)
-        found = [stack.read(x, ring, stack.look(ring)).float() for stack in stacks]
+        found = [way.read(x, ring, way.look(ring)).float() for way in stacks]
     except Exception as error:  # whatever a compiler or driver raises, play goes on without it
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    finally:
-        ring.clear()
     error_now = float((found[0] - found[1]).norm() / found[0].norm())
     return "" if error_now < TOLERANCE[path.arithmetic] else f"off by {error_now:.1e} from plain blocks"
 
 
-def _stack(blocks: nn.ModuleList, norm: nn.Module | None, path: PathConfig) -> Stack:
+def stack(blocks: nn.ModuleList, norm: nn.Module | None, path: PathConfig) -> Stack:
+    """How a path runs a stack of blocks."""
     if path.blocks in ("fused", "library") and len(blocks):
-        between = importlib.import_module(f"genie_play.ops.between_{path.ops}")
         fused = KernelStack if path.blocks == "fused" and path.arithmetic != "fp8" else LibraryStack
-        return fused(blocks, norm, ops.get(path.ops), between)
+        return fused(blocks, norm, ops.get(path.ops), between(path.ops))
     return PlainStack(blocks, norm, compiled()) if path.blocks == "compiled" else PlainStack(blocks, norm)
+
+
+def between(name: str) -> ModuleType:
+    """The operations between products of a backend."""
+    return importlib.import_module(f"genie_play.ops.between_{name}")

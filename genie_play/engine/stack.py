@@ -85,11 +85,10 @@ def next_ages(ring: FixedRing) -> Tensor:
     return (ring.ages + 1).index_fill(0, ring.slot, 1) if ring.slots else ring.ages
 
 
-def compiled(
-    mode: str = "max-autotune-no-cudagraphs",
-) -> Callable[[STBlock, Tensor, LayerPast], tuple[Tensor, LayerKV]]:
-    """`STBlock.stream` compiled; one compilation serves all layers of a shape."""
+def compiled(backend: Any = "inductor") -> Callable[[STBlock, Tensor, LayerPast], tuple[Tensor, LayerKV]]:
+    """`STBlock.stream` compiled, without graphs of its own; one compilation serves all layers of a shape."""
+    mode = "max-autotune-no-cudagraphs" if backend == "inductor" else None
     made: Callable[[STBlock, Tensor, LayerPast], tuple[Tensor, LayerKV]] = torch.compile(
-        STBlock.stream, mode=mode, dynamic=False
+        STBlock.stream, mode=mode, dynamic=False, backend=backend
     )
     return made
