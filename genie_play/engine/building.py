@@ -123,7 +123,7 @@ def runner(
 
 @torch.inference_mode()
 def apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
-    """What goes wrong where the stack of a path should do as plain blocks do, or nothing. The ring is one to be like."""
+    """What goes wrong where the stack of a path should do as plain blocks do, or nothing. `ring`: one like it."""
     if not len(blocks):
         return ""
     blocks = blocks[:2]  # one kernel serves all layers
