@@ -56,7 +56,8 @@ def temporal(
 
 def temporal_block(n_tokens: int, repeats: int, numbers: int) -> int:
     """Places of a temporal tile: as many as registers hold, fewer where SMs would go without one."""
-    fewest = max(n_tokens * repeats // PROGRAMS, 1)
+    # the interpreter pays by the program
+    fewest = NUMBERS if INTERPRETED else max(n_tokens * repeats // PROGRAMS, 1)
     return max(min(NUMBERS // numbers, 1 << (fewest.bit_length() - 1)), 1)
 
 

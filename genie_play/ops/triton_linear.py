@@ -153,19 +153,21 @@ def _product(
         d = start + tl.arange(0, BLOCK_D)
         x = tl.load(x_rows + d[None, :], mask=(row < rows)[:, None] & (d < WIDTH)[None, :], other=0.0)
         w = tl.load(weight_rows + d[:, None], mask=(column < COLUMNS)[None, :] & (d < WIDTH)[:, None], other=0.0)
+        wide = x.to(tl.float32)
         if NORM:
-            squares += tl.sum(x.to(tl.float32) * x.to(tl.float32), axis=1)
+            squares += tl.sum(wide * wide, axis=1)
         if GAIN:
-            gain = tl.load(gain_ptr + d, mask=d < WIDTH, other=0.0).to(tl.float32)
-            x = (x.to(tl.float32) * gain[None, :]).to(x.dtype)
+            wide = wide * tl.load(gain_ptr + d, mask=d < WIDTH, other=0.0).to(tl.float32)[None, :]
         if FP8:
-            largest = tl.max(tl.abs(x.to(tl.float32)), axis=1)
+            largest = tl.max(tl.abs(wide), axis=1)
             scale = tl.where(largest > 0, largest / 448.0, 1.0)
-            x = _e4m3(x.to(tl.float32) / scale[:, None], UPCAST)
+            x = _e4m3(wide / scale[:, None], UPCAST)
             if UPCAST:
                 x, w = x.to(tl.float32), w.to(tl.float32)
             y += tl.dot(x, w) * scale[:, None]
         else:
+            if GAIN:
+                x = wide.to(x.dtype)
             if UPCAST:
                 x, w = x.to(tl.float32), w.to(tl.float32)
             y = tl.dot(x, w, y, input_precision="ieee")

@@ -2,7 +2,8 @@
 
 The first multiplies by the head, draws and reduces over the codes, so that logits are never written to memory; the
 second merges the splits of the vocabulary, ranks (confidence order), writes the tokens and gathers the embedding of
-the next pass. Argmax over codes splits exactly over tiles (FlashSampling, arXiv 2603.15854); ranks are counted, not
+the next pass. In confidence order the merge is a short kernel of its own where there is more than one split: a rank
+looks at every position, and would merge them all again in each program. Argmax over codes splits exactly over tiles (FlashSampling, arXiv 2603.15854); ranks are counted, not
 sorted, so ties are decided by position and exactly `count` are kept. Draws use all four words of a Philox call for
 four codes. Only the listed positions go through the head; in confidence order a block of rows with nothing hidden
 stops at once. Nothing waits for the device: with `Dials` all that changes from frame to frame is read from its memory.
@@ -31,7 +32,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 
 BLOCK_N = 16  # positions that one program commits
 LARGEST_J = 256  # positions that a rank looks at in one go
-MAX_SPLITS, MAX_RANKED_SPLITS = 16, 8  # a rank reads every split of every position again
+MAX_SPLITS = 16
+BLOCK_MERGE = 64  # positions that one program merges
 PROGRAMS = 128  # enough to give nearly every SM something to do
 COLUMNS = 1024  # of the next pass's embedding that one program writes
 
@@ -77,11 +79,12 @@ def reveal(
     if rows == 0:
         return Revealed(tokens.clone(), embed(tokens, table, base))
 
-    block_r, block_v, splits = draw_tiles(batch, rows, codes, ranked)
+    block_r, block_v, splits = draw_tiles(batch, rows, codes)
     scores = torch.empty((batch, splits, rows), dtype=torch.float32, device=hidden.device)
     drawn = torch.empty((batch, splits, rows), dtype=torch.int32, device=hidden.device)
-    # what a rank needs beside the draw
-    chances, levels = (torch.empty_like(scores), torch.empty_like(scores)) if ranked else (scores, scores)
+    # what it takes to merge the confidences of splits
+    apart = ranked and splits > 1
+    chances, levels = (torch.empty_like(scores), torch.empty_like(scores)) if apart else (scores, scores)
     if isinstance(noise, Dials):
         integers, floats = noise
         scalars = (0, 0, 0, 0.0, 0.0)
@@ -91,18 +94,25 @@ def reveal(
     wide = block_r * block_v > 4096
     _draw_kernel[(triton.cdiv(rows, block_r), splits, batch)](
         hidden, head, tokens, positions, scores, chances, levels, drawn, integers, floats, *scalars, n_tokens, rows,
-        CODES=codes, WIDTH=width, TILES=triton.cdiv(triton.cdiv(codes, block_v), splits), RANKED=ranked,
+        CODES=codes, WIDTH=width, TILES=triton.cdiv(triton.cdiv(codes, block_v), splits), RANKED=ranked, APART=apart,
         DIALS=isinstance(noise, Dials), NOISY=isinstance(noise, Dials) or temperature > 0, UPCAST=INTERPRETED,
         BLOCK_R=block_r, BLOCK_V=block_v, BLOCK_D=block(width, 64 if wide else 128),
         num_warps=8 if wide else 4, num_stages=3, enable_fp_fusion=False,
     )  # fmt: skip
 
+    if apart:
+        parts = scores, chances, levels, drawn
+        scores, drawn = (torch.empty((batch, rows), dtype=a.dtype, device=a.device) for a in (scores, drawn))
+        _merge_kernel[(triton.cdiv(rows, BLOCK_MERGE), batch)](
+            tokens, *parts, scores, drawn, rows,
+            CODES=codes, SPLITS=splits, BLOCK=BLOCK_MERGE, num_warps=2, enable_fp_fusion=False,
+        )  # fmt: skip
     x = _empty_x(tokens, table, base)
     base = base.expand(x.shape)
     revealed = torch.empty_like(tokens)
     block_j = block(rows, LARGEST_J)
     _commit_kernel[(triton.cdiv(n_tokens, BLOCK_N), batch, triton.cdiv(width, COLUMNS))](
-        tokens, positions, scores, chances, levels, drawn, table, base, revealed, x,
+        tokens, positions, scores, drawn, table, base, revealed, x,
         n_tokens, rows, count, *base.stride(),
         CODES=codes, WIDTH=width, COLUMNS=COLUMNS, RANKED=ranked, SPLITS=splits,
         BLOCK_N=BLOCK_N, BLOCK_J=block_j, BLOCKS_J=triton.cdiv(rows, block_j), BLOCK_D=block(width, 128),
@@ -111,16 +121,15 @@ def reveal(
     return Revealed(revealed, x)
 
 
-def draw_tiles(batch: int, rows: int, codes: int, ranked: bool) -> tuple[int, int, int]:
+def draw_tiles(batch: int, rows: int, codes: int) -> tuple[int, int, int]:
     """Rows and codes of a tile, and splits of the vocabulary (none of them empty), for the draw kernel."""
     total = batch * rows
     block_r = 64 if total >= 512 else 32 if total >= 128 else 16
     row_blocks = batch * triton.cdiv(rows, block_r)
-    most = MAX_RANKED_SPLITS if ranked else MAX_SPLITS
     # narrower tiles where 128 codes each would leave SMs without one
-    block_v = 128 if row_blocks * min(triton.cdiv(codes, 128), most) >= PROGRAMS * 3 // 4 else 64
+    block_v = 128 if row_blocks * min(triton.cdiv(codes, 128), MAX_SPLITS) >= PROGRAMS * 3 // 4 else 64
     tiles = triton.cdiv(codes, block_v)
-    splits = max(1, min(tiles, most, PROGRAMS // row_blocks))
+    splits = max(1, min(tiles, MAX_SPLITS, PROGRAMS // row_blocks))
     return block_r, block_v, triton.cdiv(tiles, triton.cdiv(tiles, splits))
 
 
@@ -165,15 +174,15 @@ def _larger(a, b):
 def _draw_kernel(
     hidden_ptr, head_ptr, tokens_ptr, positions_ptr, scores_ptr, chances_ptr, levels_ptr, drawn_ptr,
     integers_ptr, floats_ptr, seed, frame, step, inverse_temperature, choice_temperature, n_tokens, rows,
-    CODES: tl.constexpr, WIDTH: tl.constexpr, TILES: tl.constexpr, RANKED: tl.constexpr, DIALS: tl.constexpr,
-    NOISY: tl.constexpr, UPCAST: tl.constexpr,
+    CODES: tl.constexpr, WIDTH: tl.constexpr, TILES: tl.constexpr, RANKED: tl.constexpr, APART: tl.constexpr,
+    DIALS: tl.constexpr, NOISY: tl.constexpr, UPCAST: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """For BLOCK_R rows and one split of the codes: the best code and its score.
+    """For BLOCK_R rows and one split of the codes: the best code and its score, or its confidence where RANKED.
 
-    Where RANKED also the chance of that code (its logit, with the noise of the choice) and the level that it is held
-    against, the log-sum-exp of the split's logits. A row whose logits are not finite gets the code CODES, which nobody
-    keeps, and a score that wins any merge.
+    Confidence is the chance of a code (its logit, with the noise of the choice) less the level of all (the log-sum-exp
+    of the logits). Where they are APART in splits, the score, the chance and the split's level are written instead. A
+    row whose logits are not finite gets the code CODES, which nobody keeps, and a score that wins any merge.
     """
     row_block, split, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row = row_block.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -240,50 +249,55 @@ def _draw_kernel(
 
         finite = total < float("inf")  # false for inf and nan: some logit was not finite
         out = (batch * tl.num_programs(1) + split) * rows + row
-        tl.store(scores_ptr + out, tl.where(finite, best, float("inf")), mask=live)
-        tl.store(drawn_ptr + out, tl.where(finite, best_code, CODES), mask=live)
         if RANKED:
             nobody = tl.zeros((1,), tl.uint32)
             if choice != 0:
                 word, _, _, _ = _philox(key, nobody, position, token_step + 1, frame_word)
                 best_logit += choice * _gumbel(word)
-            tl.store(chances_ptr + out, best_logit, mask=live)
-            tl.store(levels_ptr + out, tl.where(finite, peak + tl.log(total), 0.0), mask=live)
+            level = peak + tl.log(total)
+            if APART:
+                tl.store(chances_ptr + out, best_logit, mask=live)
+                tl.store(levels_ptr + out, tl.where(finite, level, 0.0), mask=live)
+            else:
+                best = best_logit - level
+                finite = finite & (best > -float("inf"))
+        tl.store(scores_ptr + out, tl.where(finite, best, float("inf")), mask=live)
+        tl.store(drawn_ptr + out, tl.where(finite, best_code, CODES), mask=live)
 
 
-@triton.jit
-def _merged(
-    scores_ptr, chances_ptr, levels_ptr, drawn_ptr, at, rows, there,
-    CODES: tl.constexpr, RANKED: tl.constexpr, SPLITS: tl.constexpr,
+@triton.jit(do_not_specialize=["rows"])
+def _merge_kernel(
+    tokens_ptr, scores_ptr, chances_ptr, levels_ptr, drawn_ptr, confidences_ptr, codes_ptr, rows,
+    CODES: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The code of each position over all splits, CODES where there is none, and its confidence.
-
-    One after the other and element by element: a position gets the same bits in whatever tile it stands, or it could
-    be ranked behind itself.
-    """
-    best = there.to(tl.float32) * 0.0 - float("inf")
+    """The code of BLOCK positions over all splits, CODES where there is none to keep, and its confidence."""
+    batch = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = row < rows
+    there = there & (tl.load(tokens_ptr + batch * rows + row, mask=there, other=0) == CODES)
+    best = tl.full((BLOCK,), -float("inf"), tl.float32)
     chance, level = best, best
-    drawn = there.to(tl.int32) * 0 + CODES
+    drawn = tl.full((BLOCK,), CODES, tl.int32)
     broken = drawn != CODES
     for split in tl.static_range(SPLITS):
-        score = tl.load(scores_ptr + at + split * rows, mask=there, other=-float("inf"))
-        code = tl.load(drawn_ptr + at + split * rows, mask=there, other=CODES)
+        at = (batch * SPLITS + split) * rows + row
+        score = tl.load(scores_ptr + at, mask=there, other=-float("inf"))
+        code = tl.load(drawn_ptr + at, mask=there, other=CODES)
         broken = broken | (code == CODES)
         # splits are in the order of their codes, so the first of equals has the lowest
         wins = score > best
         best, drawn = tl.where(wins, score, best), tl.where(wins, code, drawn)
-        if RANKED:
-            chance = tl.where(wins, tl.load(chances_ptr + at + split * rows, mask=there, other=0.0), chance)
-            level = _larger(level, tl.load(levels_ptr + at + split * rows, mask=there, other=0.0))
-    confidence = best
-    if RANKED:
-        confidence = chance - level
-    return tl.where(broken | (confidence == -float("inf")), CODES, drawn), confidence
+        chance = tl.where(wins, tl.load(chances_ptr + at, mask=there, other=0.0), chance)
+        level = _larger(level, tl.load(levels_ptr + at, mask=there, other=0.0))
+    confidence = chance - level
+    broken = broken | ~(confidence > -float("inf"))
+    tl.store(confidences_ptr + batch * rows + row, confidence, mask=there)
+    tl.store(codes_ptr + batch * rows + row, tl.where(broken, CODES, drawn), mask=there)
 
 
 @triton.jit(do_not_specialize=["rows", "count"])
 def _commit_kernel(
-    tokens_ptr, positions_ptr, scores_ptr, chances_ptr, levels_ptr, drawn_ptr, table_ptr, base_ptr, revealed_ptr, x_ptr,
+    tokens_ptr, positions_ptr, scores_ptr, drawn_ptr, table_ptr, base_ptr, revealed_ptr, x_ptr,
     n_tokens, rows, count, base_b, base_n, base_d,
     CODES: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, RANKED: tl.constexpr, SPLITS: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_J: tl.constexpr, BLOCKS_J: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -294,19 +308,15 @@ def _commit_kernel(
     live = n < n_tokens
     token = tl.load(tokens_ptr + batch * n_tokens + n, mask=live, other=0).to(tl.int32)
     masked = live & (token == CODES)
-    first = batch * SPLITS * rows
     if RANKED:
-        drawn, mine = _merged(
-            scores_ptr, chances_ptr, levels_ptr, drawn_ptr, first + n, rows, masked, CODES, RANKED, SPLITS
-        )
+        drawn = tl.load(drawn_ptr + batch * n_tokens + n, mask=masked, other=CODES)
+        mine = tl.load(scores_ptr + batch * n_tokens + n, mask=masked, other=0.0)
         rank = tl.zeros((BLOCK_N,), tl.int32)
         for j_block in range(BLOCKS_J):
             j = j_block * BLOCK_J + tl.arange(0, BLOCK_J)
             rival = tl.load(tokens_ptr + batch * n_tokens + j, mask=j < n_tokens, other=0) == CODES
-            theirs, other = _merged(
-                scores_ptr, chances_ptr, levels_ptr, drawn_ptr, first + j, rows, rival, CODES, RANKED, SPLITS
-            )
-            rival = rival & (theirs < CODES)
+            rival = rival & (tl.load(drawn_ptr + batch * n_tokens + j, mask=rival, other=CODES) < CODES)
+            other = tl.load(scores_ptr + batch * n_tokens + j, mask=rival, other=-float("inf"))
             ahead = (other[None, :] == mine[:, None]) & (j[None, :] < n[:, None])
             ahead = (ahead | (other[None, :] > mine[:, None])) & rival[None, :]
             rank += tl.sum(ahead.to(tl.int32), axis=1)
@@ -318,9 +328,14 @@ def _commit_kernel(
             listed = tl.load(positions_ptr + r, mask=r < rows, other=-1)
             row = tl.maximum(row, tl.max(tl.where(listed[None, :] == n[:, None], r[None, :], -1), axis=1))
         mine = masked & (row >= 0)
-        drawn, _ = _merged(
-            scores_ptr, chances_ptr, levels_ptr, drawn_ptr, first + row, rows, mine, CODES, RANKED, SPLITS
-        )
+        best = tl.full((BLOCK_N,), -float("inf"), tl.float32)
+        drawn = tl.full((BLOCK_N,), CODES, tl.int32)
+        for split in tl.static_range(SPLITS):
+            at = (batch * SPLITS + split) * rows + row
+            score = tl.load(scores_ptr + at, mask=mine, other=-float("inf"))
+            code = tl.load(drawn_ptr + at, mask=mine, other=CODES)
+            # splits are in the order of their codes, so the first of equals has the lowest
+            best, drawn = tl.where(score > best, score, best), tl.where(score > best, code, drawn)
         chosen = mine & (drawn < CODES)
     token = tl.where(chosen, drawn, token)
     if tl.program_id(2) == 0:
