@@ -87,3 +87,12 @@ def test_time(head_dim, block_h, fp8):
     assert spills == 0
     # whole words of the ring are read at once
     assert re.search(r"ld\.global\.v[248]\.b32", made.asm["ptx"])
+
+
+@pytest.mark.parametrize("pdl", [False, True])
+def test_a_launch_that_waits_for_the_one_before(pdl):
+    from genie_play.eval import gpu_kernels
+
+    made, _ = compiled(gpu_kernels._touch_kernel, {"numbers_ptr": "*i32"}, 1, PDL=pdl)
+    assert ("griddepcontrol.wait" in made.asm["ptx"]) == pdl
+    assert ("griddepcontrol.launch_dependents" in made.asm["ptx"]) == pdl

@@ -89,7 +89,7 @@ def test_memory_is_what_is_held(arithmetic, ring):
     config = small()
     estimate = large.memory_estimate(config, arithmetic, ring)
     engine = large.build_random(config, "cpu", arithmetic, frame="static", ring=ring)
-    engine.reset(PROMPT_OF(config), 1)
+    engine.reset(prompt_of(config), 1)
     engine.step(3)
     held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes()
             for module in (engine._genie.dynamics, engine._genie.tokenizer)
@@ -104,7 +104,7 @@ def test_memory_is_what_is_held(arithmetic, ring):
     assert "GiB" in str(estimate)
 
 
-def PROMPT_OF(config):
+def prompt_of(config):
     return dataclasses.replace(PROMPT, pictures=np.zeros((1, *config.size, 3), np.uint8))
 
 
@@ -113,7 +113,7 @@ def test_random_worlds_are_the_same_every_time_and_alive():
     engines = [large.build_random(config, "cpu", "bf16", frame="static", progress=told.append) for _ in range(2)]
     found = []
     for engine in engines:
-        engine.reset(PROMPT_OF(config), 5)
+        engine.reset(prompt_of(config), 5)
         found.append([engine.step(action) for action in (1, 2, 3, 4, 5)])
     assert [f.tokens.tolist() for f in found[0]] == [f.tokens.tolist() for f in found[1]]
     assert len({f.tokens.tobytes() for f in found[0]}) == 5
@@ -121,7 +121,7 @@ def test_random_worlds_are_the_same_every_time_and_alive():
     assert all(p.is_meta for p in engines[0]._genie.actions.parameters())
     in_fp8 = large.build_random(config, "cpu", "fp8", frame="static", ring="fp8")
     assert isinstance(in_fp8._genie.dynamics.blocks[0].ffn_in, Fp8Linear)
-    in_fp8.reset(PROMPT_OF(config), 5)
+    in_fp8.reset(prompt_of(config), 5)
     assert in_fp8.step(1).tokens.max() < 64
 
 

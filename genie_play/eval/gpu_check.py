@@ -1,8 +1,8 @@
 """All checks and timings of a GPU in one run: `python -m genie_play.eval.gpu_check --out FOLDER --minutes 9`.
 
 Each part runs in a process of its own, so that one that fails, hangs or breaks its device costs the others nothing;
-what it found is written as JSON while it goes on. A short table comes last. `--device cpu --quick` rehearses all of it
-in small. Needs torch, triton, numpy, safetensors, Pillow and this package, no network.
+what it found so far is in all.json while it goes on. A short table comes last, and is in table.txt. `--device cpu
+--quick` rehearses all of it in small. Needs torch, triton, numpy, safetensors, Pillow and this package, no network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ BESIDE = (  # what the table says of a row beside its value
     "fixed_us", "ranked_us", "torch_us", "library_fp8", "kernel_bf16", "step_ms", "futures_ms", "futures_exact",
     "draw_ms", "commit_ms", "decode_ms", "floor_ms", "of_floor", "us", "start_s", "frame",
 )  # fmt: skip
+LOOK_EVERY = 5.0  # seconds between looks at what a part has found
 GRACE = 10.0  # seconds that a part may run over before it is stopped
 
 
@@ -38,26 +41,34 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.part:
         _run_part(asked.part, out, asked)
         return 0
-    os.environ.setdefault("TRITON_CACHE_DIR", str(out.resolve() / ".cache" / "triton"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(out.resolve() / ".cache" / "inductor"))
+    # few files go where the person looks: kernels and what parts write on the way lie elsewhere
+    cache = Path(tempfile.gettempdir()) / "genie-play-kernels"
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache / "triton"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
     ends = time.monotonic() + 60 * asked.minutes - SPARE
     shares = {name: share for name, (_, share) in PARTS.items() if not asked.only or name in asked.only}
     found: dict[str, list[Row]] = {}
-    for name, share in shares.items():
-        # what earlier parts did not use goes to the later ones
-        rest = sum(shares[later] for later in list(shares)[list(shares).index(name) :])
-        seconds = max(0.0, ends - time.monotonic()) * share / rest
-        print(f"{name}: {seconds:.0f} s", file=sys.stderr, flush=True)
-        if asked.together:
-            asked.seconds = seconds
-            _run_part(name, out, asked)
-        else:
-            _start_part(name, out, asked, seconds, ends)
-        found[name] = _read(out / f"{name}.json")
-        _write(out / "all.json", {"machine": machine(asked.device), "parts": found})
-    print(table(found, machine(asked.device)))
-    failed = any("FAILED" in str(row["value"]) for row in found.get("checks", []))
-    return 3 if failed else 0
+    on = machine(asked.device)
+    with tempfile.TemporaryDirectory(prefix="genie-play-gpu-") as folder:
+        for number, (name, share) in enumerate(shares.items()):
+            # what earlier parts did not use goes to the later ones
+            seconds = max(0.0, ends - time.monotonic()) * share / sum(list(shares.values())[number:])
+            print(f"{name}: {seconds:.0f} s", file=sys.stderr, flush=True)
+
+            def keep(rows: list[Row], name: str = name) -> None:
+                found[name] = rows
+                _write(out / "all.json", {"machine": on, "parts": found})
+
+            if asked.together:
+                asked.seconds = seconds
+                _run_part(name, Path(folder), asked)
+                keep(_read(Path(folder) / f"{name}.json"))
+            else:
+                _start_part(name, Path(folder), asked, seconds, ends, keep)
+    text = table(found, on)
+    checkpoint.atomic_write(out / "table.txt", text.encode())
+    sys.stdout.write(text + "\n")
+    return 3 if any("FAILED" in str(row["value"]) for row in found.get("checks", [])) else 0
 
 
 def table(found: dict[str, list[Row]], on: dict[str, Any]) -> str:
@@ -65,7 +76,7 @@ def table(found: dict[str, list[Row]], on: dict[str, Any]) -> str:
     lines = [f"{on['device']}, torch {on['torch']}, python {on['python']}"]
     for name, rows in found.items():
         failed = [row for row in rows if "FAILED" in str(row["value"])]
-        late = sum("not measured" in str(row["value"]) for row in rows)
+        late = sum("not measured" in str(row["value"]) and "log" not in row for row in rows)
         if name == "checks":
             lines.append(
                 f"checks: {sum(row['value'] == 'ok' for row in rows)} ok, {len(failed)} failed, {late} not run"
@@ -107,26 +118,37 @@ def _run_part(name: str, out: Path, asked: argparse.Namespace) -> None:
     run.keep(run.rows)
 
 
-def _start_part(name: str, out: Path, asked: argparse.Namespace, seconds: float, ends: float) -> None:
-    """One part in a process of its own, stopped where it hangs."""
+def _start_part(
+    name: str, folder: Path, asked: argparse.Namespace, seconds: float, ends: float, keep: Callable[[list[Row]], None]
+) -> None:
+    """One part in a process of its own, stopped where it hangs; what it has found so far is kept all the while."""
     flags = ["--quick"] if asked.quick else []
-    command = [sys.executable, "-m", __spec__.name if __spec__ else "genie_play.eval.gpu_check", "--out", str(out)]
+    command = [sys.executable, "-m", "genie_play.eval.gpu_check", "--out", str(folder)]
     command += ["--device", asked.device, "--part", name, "--seconds", str(seconds), *flags]
-    limit = max(1.0, min(seconds + GRACE, ends + SPARE / 2 - time.monotonic()))
-    reason = ""
-    with open(out / f"{name}.log", "wb") as log:
+    stops = time.monotonic() + max(1.0, min(seconds + GRACE, ends + SPARE / 2 - time.monotonic()))
+    path, log_path, code = folder / f"{name}.json", folder / f"{name}.log", None
+    with open(log_path, "wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            code = child.wait(limit)
-            reason = f"it stopped with exit code {code}" if code else ""
-        except subprocess.TimeoutExpired:
+        while code is None and time.monotonic() < stops:
+            try:
+                code = child.wait(min(LOOK_EVERY, max(0.1, stops - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                keep(_read(path))
+        if code is None:
             child.kill()
             child.wait()
-            reason = f"it was stopped after {limit:.0f} s"
-    if reason:
-        tail = (out / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        note = {"name": name, "value": f"FAILED: {reason}; {' '.join(tail)[:200]}", "unit": ""}
-        _write(out / f"{name}.json", [*_read(out / f"{name}.json"), note])
+    rows, told = _read(path), log_path.read_text(encoding="utf-8", errors="replace").strip()
+    if code != 0:
+        reason = (
+            f"it stopped with exit code {code}" if code else f"it was stopped after {seconds + GRACE:.0f} s at most"
+        )
+        last = " ".join(told.splitlines()[-1:])[:200]
+        rows.append({"name": name, "value": f"FAILED: {reason}; {last}", "unit": ""})
+    if told:
+        rows.append(
+            {"name": f"{name}: log", "value": "not measured: said beside its figures", "unit": "", "log": told[-4000:]}
+        )
+    keep(rows)
 
 
 def _read(path: Path) -> list[Row]:
