@@ -366,4 +366,4 @@ def test_triton_under_its_interpreter():
     assert child.returncode == 0, child.stdout[-4000:] + child.stderr[-2000:]
     passed = re.search(r"(\d+) passed", child.stdout)
     assert passed
-    assert int(passed[1]) > 55
+    assert int(passed[1]) > 50

@@ -30,7 +30,7 @@ from genie_play.ops.reference_layers import E4M3_MAX, EPSILON, GROUP, Heads, Rot
 from genie_play.ops.triton_sampler import INTERPRETED, PROGRAMS, block
 
 # rows, columns, warps
-TILES = ((128, 128, 8), (64, 128, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4))
+TILES = ((128, 128, 8), (64, 128, 8), (64, 64, 4), (32, 64, 4), (16, 64, 4))
 
 
 def project_heads(
