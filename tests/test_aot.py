@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 
-triton = pytest.importorskip("triton", reason="triton is not installed")
+pytest.importorskip("triton", reason="triton is not installed")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
@@ -157,5 +158,3 @@ def test_draws_in_float32(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_worlds(monkeypatch, tmp_path, name, dtype, batch):
     check_world(name, dtype, monkeypatch, tmp_path, batch)
-
-

@@ -19,7 +19,7 @@ from genie_play.nn.st_transformer import LayerPast, STBlock
 from genie_play.nn.tokenizer import Decoder
 from genie_play.ops import cases, reference
 from genie_play.ops.cases import SMALL, Sizes
-from genie_play.ops.reference import Dials, Noise
+from genie_play.ops.reference import Noise
 from genie_play.ops.reference_layers import Rotary
 
 BACKENDS = ops.available()
@@ -87,9 +87,7 @@ def test_eight_launches_are_a_block(backend, recipe, first):
 
     rotary = Rotary(block.rotary_cos.flatten(1), block.rotary_sin.flatten(1)) if ours else None
     a = block.spatial
-    q, k, v = call(
-        backend, "project_heads", x, block.spatial_norm.weight, a.qkv.weight, a.q_scale, a.k_scale, rotary
-    )
+    q, k, v = call(backend, "project_heads", x, block.spatial_norm.weight, a.qkv.weight, a.q_scale, a.k_scale, rotary)
     before = [None if b is None else b.transpose(1, 2) for b in spatial]
     told = [*before, block.previous_key] if ours else []
     y = call(backend, "add_product", x, call(backend, "spatial", q, k, v, *told).flatten(2), a.out.weight)

@@ -110,7 +110,7 @@ def _failure(name: str, device: torch.device) -> str:
 
 
 def _compared(backend: ModuleType, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Case, str]]:
-    """Each small case with what is wrong with a backend's result, and with the arguments that it may have written to."""
+    """Each small case with what is wrong with a backend's result and with the arguments that it may write to."""
     from genie_play.ops.cases import SMALL, cases, difference
 
     reference = get("reference")

@@ -49,8 +49,8 @@ def sizes(config: WorldConfig, batch: int = 1) -> Sizes:
     """The sizes of a world's dynamics model, codebook and picture."""
     dynamics, tokenizer = config.dynamics, config.tokenizer
     return Sizes(
-        batch, tokenizer.n_tokens, dynamics.width, dynamics.heads, dynamics.head_dim, int(dynamics.width * dynamics.ffn),
-        dynamics.window - 1, tokenizer.codes, tokenizer.code_dim, config.size,
+        batch, tokenizer.n_tokens, dynamics.width, dynamics.heads, dynamics.head_dim,
+        int(dynamics.width * dynamics.ffn), dynamics.window - 1, tokenizer.codes, tokenizer.code_dim, config.size,
         tokenizer.patch // 2 if tokenizer.trunk == "conv" else tokenizer.patch, dynamics.recipe == "teacher",
     )  # fmt: skip
 

@@ -177,9 +177,10 @@ def _draw(
     variant: str,
     choice_temperature: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Codes (B, R) at the positions and their confidence, -inf where logits are not finite. `inverse` is 1 / temperature.
+    """Codes (B, R) at the positions and their confidence, -inf where logits are not finite.
 
-    Without a choice temperature the order is fixed and nobody ranks: any finite number stands for the confidence.
+    `inverse` is 1 / temperature, 0 where greedy. Without a choice temperature the order is fixed and nobody ranks: any
+    finite number stands for the confidence.
     """
     scaled = F.linear(hidden.index_select(1, positions).float(), head.float())  # (B, R, V)
     if inverse:

@@ -1,10 +1,10 @@
 """The operations of one ST layer on one frame, in plain torch: the specification of the layer kernels.
 
-Together they are `STBlock.stream`: `project_heads`, `spatial`, `add_product`, `project_heads`, `temporal`, `add_product`,
-`feed_in`, `add_product`, eight launches where each is one kernel. All compute in float32 and give back the kind of
-their first argument. `gain` is the weight of the RMSNorm before a product; None where it is folded into the product's
-own. A weight may be `Rows8`, as `quantize_rows` makes them: then the other factor is rounded to float8 too, 128 columns
-at a time. Knows nothing of modules or of how long anything is kept.
+Together they are `STBlock.stream`: `project_heads`, `spatial`, `add_product`; `project_heads`, `temporal`,
+`add_product`; `feed_in`, `add_product`: eight launches where each is one kernel. All compute in float32 and give back
+the kind of their first argument. `gain` is the weight of the RMSNorm before a product; None where it is folded into the
+product's own. A weight may be `Rows8`, as `quantize_rows` makes them: then the other factor is rounded to float8 too,
+128 columns at a time. Knows nothing of modules or of how long anything is kept.
 """
 
 from __future__ import annotations

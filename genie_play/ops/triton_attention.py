@@ -72,7 +72,8 @@ def spatial(
     """See `reference.spatial`."""
     batch, n_tokens, heads, head_dim = q.shape
     if previous_key is None:
-        return F.scaled_dot_product_attention(*(a.transpose(1, 2) for a in (q, k, v)), scale=1.0).transpose(1, 2)
+        queries, keys, values = (a.transpose(1, 2) for a in (q, k, v))
+        return F.scaled_dot_product_attention(queries, keys, values, scale=1.0).transpose(1, 2)
     earlier_k, earlier_v = (own if before is None else before for own, before in ((k, before_k), (v, before_v)))
     earlier_k, earlier_v = (a.expand(batch, *a.shape[1:]) for a in (earlier_k, earlier_v))
     q, k, v, earlier_k, earlier_v = (

@@ -30,7 +30,7 @@ from genie_play.ops.reference_layers import E4M3_MAX, EPSILON, GROUP, Heads, Rot
 from genie_play.ops.triton_sampler import INTERPRETED, PROGRAMS, block
 
 # rows, columns, warps
-TILES = ((128, 128, 8), (64, 128, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4))
+TILES = ((128, 128, 8), (64, 128, 8), (64, 64, 4), (32, 64, 4), (16, 64, 4))
 
 
 def project_heads(
@@ -49,7 +49,7 @@ def project_heads(
     values, scales = _parts(weight)
     x, columns = x.contiguous(), len(values)
     rows, n_tokens = x.shape[0] * x.shape[1], x.shape[1]
-    block_m, block_f, warps = linear_tiles(rows, columns)
+    block_m, block_f, warps = linear_tiles(rows, columns, values.dtype)
     block_f = max(block_f, head_dim)
     qkv = torch.empty((*x.shape[:2], columns), dtype=x.dtype, device=x.device)
     cos, sin = (q_scale, q_scale) if rotary is None else (a.contiguous() for a in rotary)
@@ -83,25 +83,29 @@ def quantize_rows(x: Tensor, gain: Tensor | None = None, norm: bool = False) -> 
         block_d = triton.next_power_of_2(width)
         _quantize_kernel[(x.numel() // width,)](
             x, x if gain is None else gain, values, scales, WIDTH=width, EPS=EPSILON, LARGEST=E4M3_MAX, NORM=norm,
-            GAIN=norm and gain is not None, UPCAST=INTERPRETED, BLOCK_D=block_d, num_warps=min(max(block_d // 1024, 1), 16),
+            GAIN=norm and gain is not None, UPCAST=INTERPRETED, BLOCK_D=block_d,
+            num_warps=min(max(block_d // 1024, 1), 16),
         )  # fmt: skip
     return Rows8(values, scales)
 
 
-def linear_tiles(rows: int, columns: int) -> tuple[int, int, int]:
+def linear_tiles(rows: int, columns: int, weight: torch.dtype) -> tuple[int, int, int]:
     """Rows and columns of a tile, and its warps."""
-    for block_m, block_f, warps in TILES:
+    # larger tiles do not fit the registers: float32 has no tensor cores here, float8 adds up twice; tensor cores take
+    # float8 from 64 rows on
+    fit = {torch.float32: TILES[2:], torch.float8_e4m3fn: TILES[1:3]}.get(weight, TILES)
+    for block_m, block_f, warps in fit:
         # no tile is twice as high as the frame
         if block_m < 2 * rows and triton.cdiv(rows, block_m) * triton.cdiv(columns, block_f) >= PROGRAMS * 3 // 4:
             return block_m, block_f, warps
-    return TILES[-1]
+    return fit[-1]
 
 
 def _linear(x: Tensor, gain: Tensor | None, weight: Tensor | Rows8, residual: Tensor | None) -> Tensor:
     """relu(rms(x) * gain @ weight.T) ** 2, or residual + x @ weight.T."""
     values, scales = _parts(weight)
     x, columns, rows = x.contiguous(), len(values), x.shape[0] * x.shape[1]
-    block_m, block_f, warps = linear_tiles(rows, columns)
+    block_m, block_f, warps = linear_tiles(rows, columns, values.dtype)
     kind = x.dtype if residual is None else residual.dtype
     y = torch.empty((*x.shape[:2], columns), dtype=kind, device=x.device)
     _linear_kernel[(triton.cdiv(rows, block_m), triton.cdiv(columns, block_f))](

@@ -3,10 +3,11 @@
 The first multiplies by the head, draws and reduces over the codes, so that logits are never written to memory; the
 second merges the splits of the vocabulary, ranks (confidence order), writes the tokens and gathers the embedding of
 the next pass. In confidence order the merge is a short kernel of its own where there is more than one split: a rank
-looks at every position, and would merge them all again in each program. Argmax over codes splits exactly over tiles (FlashSampling, arXiv 2603.15854); ranks are counted, not
-sorted, so ties are decided by position and exactly `count` are kept. Draws use all four words of a Philox call for
-four codes. Only the listed positions go through the head; in confidence order a block of rows with nothing hidden
-stops at once. Nothing waits for the device: with `Dials` all that changes from frame to frame is read from its memory.
+looks at every position, and would merge them all again in each program. Argmax over codes splits exactly over tiles
+(FlashSampling, arXiv 2603.15854); ranks are counted, not sorted, so ties are decided by position and exactly `count`
+are kept. Draws use all four words of a Philox call for four codes. Only the listed positions go through the head; in
+confidence order a block of rows with nothing hidden stops at once. Nothing waits for the device: with `Dials` all that
+changes from frame to frame is read from its memory.
 
 Tiles (H200, 132 SMs): the head is at most 10 MB and stays in the L2 cache, so what costs is how often it is read from
 there, once for each block of rows. 64 rows a block where there are 512 or more of them (one wave at 920), 16 where the
@@ -226,7 +227,7 @@ def _draw_kernel(
             scaled = tl.where((code < CODES)[None, :], logits * scale, -float("inf"))
 
             score = scaled
-            if NOISY:
+            if NOISY:  # noqa: SIM102 (the one is decided when the kernel is compiled, the other when it runs)
                 if inverse != 0:
                     group = start // 4 + tl.arange(0, BLOCK_V // 4)
                     w0, w1, w2, w3 = _philox(key, group[None, :], position[:, None], token_step, frame_word)
