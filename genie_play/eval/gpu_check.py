@@ -30,7 +30,7 @@ BESIDE = (  # what the table says of a row beside its value
     "draw_ms", "commit_ms", "decode_ms", "floor_ms", "of_floor", "us", "start_s", "frame",
 )  # fmt: skip
 LOOK_EVERY = 5.0  # seconds between looks at what a part has found
-GRACE = 10.0  # seconds that a part may run over before it is stopped
+GRACE = 25.0  # seconds that a part may take beside its work, to import torch and to end, before it is stopped
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,6 +109,8 @@ def _line(row: Row) -> str:
 
 def _run_part(name: str, out: Path, asked: argparse.Namespace) -> None:
     """One part, in this process."""
+    if asked.device == "cpu":
+        torch.set_num_threads(1)  # on a busy machine two wait for each other
     run = Run(
         torch.device(asked.device), asked.quick, asked.seconds, keep=lambda rows: _write(out / f"{name}.json", rows)
     )
