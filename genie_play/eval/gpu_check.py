@@ -1,4 +1,4 @@
-"""All checks and timings of a GPU in one run: `python -m genie_play.eval.gpu_check --out FOLDER --minutes 9`.
+"""All checks and timings of a GPU in one run: `python -m genie_play.eval.gpu_check --out FOLDER`.
 
 Each part runs in a process of its own, so that one that fails, hangs or breaks its device costs the others nothing;
 what it found so far is in all.json while it goes on. A short table comes last, and is in table.txt. `--device cpu
@@ -168,7 +168,7 @@ def _write(path: Path, data: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m genie_play.eval.gpu_check", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="where the JSON goes")
-    parser.add_argument("--minutes", type=float, default=9.0, help="all in all (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8.5, help="all in all (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small shapes: a rehearsal")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="these parts alone")
