@@ -381,7 +381,8 @@ def _path(path: dict[str, Any], device: str | None) -> dict[str, Any]:
     """The path of a replay, on another device if one is asked for."""
     if device is None:
         return path
-    return {key: value for key, value in path.items() if key != "ops"} | {"device": device}
+    bound = ("ops", "frame", "blocks")  # what a device decides for itself
+    return {key: value for key, value in path.items() if key not in bound} | {"device": device}
 
 
 def _outputs(out: Path, journal: bool = True) -> tuple[Path | None, Path | None]:
