@@ -302,6 +302,11 @@ def test_self_check_names_what_is_wrong(monkeypatch):
     ops._failure.cache_clear()
     assert "feed in is off by" in ops._failure("triton", torch.device("cpu"))
     ops._failure.cache_clear()
+    # a GPU without float8 still has the rest
+    broken.nearest, broken.feed_in, broken.temporal = reference.nearest, reference.feed_in, reference.temporal
+    broken.quantize_rows = fail
+    assert ops._failure("triton", torch.device("cpu")) == ""
+    ops._failure.cache_clear()
 
 
 @pytest.mark.parametrize("name", PRESETS)

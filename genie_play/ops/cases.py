@@ -66,6 +66,12 @@ class Case:
     bytes: int
     flops: int
 
+    @property
+    def float8(self) -> bool:
+        """Whether it needs a GPU that knows float8."""
+        tensors = _tensors((self.args, self.kwargs))
+        return self.op == "quantize_rows" or any(t.dtype == torch.float8_e4m3fn for t in tensors)
+
     def on(self, backend: ModuleType) -> Any:
         """What a backend makes of it."""
         return getattr(backend, self.op)(*self.args, **self.kwargs)

@@ -93,7 +93,7 @@ def linear_tiles(rows: int, columns: int, weight: torch.dtype) -> tuple[int, int
     """Rows and columns of a tile, and its warps."""
     # larger tiles do not fit the registers: float32 has no tensor cores here, float8 adds up twice; tensor cores take
     # float8 from 64 rows on
-    fit = {torch.float32: TILES[2:], torch.float8_e4m3fn: TILES[1:3]}.get(weight, TILES)
+    fit = {torch.float32: TILES[3:], torch.float8_e4m3fn: TILES[1:3]}.get(weight, TILES)
     for block_m, block_f, warps in fit:
         # no tile is twice as high as the frame
         if block_m < 2 * rows and triton.cdiv(rows, block_m) * triton.cdiv(columns, block_f) >= PROGRAMS * 3 // 4:
