@@ -87,6 +87,26 @@ def reveal(
     return Revealed(tokens, embed(tokens, table, base))
 
 
+def temporal(q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, bias: Tensor) -> Tensor:
+    """Attention along time of one frame, at every place and head by itself: over a ring of frames before and itself.
+
+    q, k, v (B, N, h, hd) of the frame, queries scaled already; ring_k and ring_v (B or 1, N, h, P, hd), where 1 serves
+    all rows of the batch; bias (h, P + 1) is added to the scores, the last column for the frame itself, -inf where a
+    slot is not seen. With scores s_p = q . ring_k[p] + bias[p] and s_P = q . k + bias[P], in float32,
+
+        sum_p softmax(s)_p ring_v[p] + softmax(s)_P v        (B, N, h, hd)
+
+    What lies in a slot that is not seen must be finite, and does not matter.
+    """
+    shared = len(ring_k) < len(q)
+    # rows that share a ring read it once, as the columns of one product
+    before = (ring_k[0] @ q.permute(1, 2, 3, 0)).permute(3, 0, 1, 2) if shared else (ring_k @ q[..., None])[..., 0]
+    weights = (torch.cat((before, (q * k).sum(-1, keepdim=True)), -1).float() + bias).softmax(-1).to(v.dtype)
+    past = weights[..., :-1]
+    seen = (past.permute(1, 2, 0, 3) @ ring_v[0]).permute(2, 0, 1, 3) if shared else (past[..., None, :] @ ring_v)[..., 0, :]
+    return seen + weights[..., -1:] * v
+
+
 def to_picture(pixels: Tensor) -> Tensor:
     """Pixels (..., 3) in about 0..1 to uint8: clamped, times 255, rounded half up."""
     return (pixels.float().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
