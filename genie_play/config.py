@@ -102,10 +102,11 @@ class PathConfig:
     steps: int = 4
     temperature: float = 0.7
     last_argmax: bool = True
-    arithmetic: str = "fp32"  # fp32 | bf16
+    arithmetic: str = "fp32"  # fp32 | bf16 | int8 (on a CPU)
     threads: int = 1
     device: str = "cpu"
     ops: str = "reference"  # reference | triton
+    sure: float = 0.0  # fill in what is left once every draw of a pass was this likely; 0: never
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
+from genie_play.engine import cpu
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
 from genie_play.nn.genie import Genie, load_genie
@@ -42,7 +43,7 @@ from genie_play.types import (
     check_action,
 )
 
-ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
@@ -348,14 +349,17 @@ class GenieEngine:
         genie = genie.to(self.device)
         # decodes one picture on a CPU a tenth faster than torch's own order of memory
         genie.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self._dtype != torch.float32:
-            # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        if self.device.type == "cpu":
+            cpu.place(genie, self.path.arithmetic)
+        elif self._dtype != torch.float32:
             genie.dynamics.to(self._dtype)
             genie.tokenizer.decoder.to(self._dtype)
         return genie
 
     @property
     def _dtype(self) -> torch.dtype:
+        """Of what is cached."""
         return ARITHMETIC[self.path.arithmetic]
 
     def _sample(self, actions: list[int]) -> Tensor:
@@ -371,7 +375,7 @@ class GenieEngine:
     def _decode(self, tokens: Tensor, ring: Ring) -> tuple[NDArray[np.uint8], list[LayerKV]]:
         """(B, N) to pictures (B, H, W, 3) and the decoder's keys and values."""
         tokenizer = self._genie.tokenizer
-        codes = tokenizer.quantizer.lookup(tokens).to(self._dtype)
+        codes = tokenizer.quantizer.lookup(tokens).to(tokenizer.decoder.place.dtype)
         pixels, kept = tokenizer.decoder.stream(codes, ring.past())
         if not math.isfinite(float(pixels.sum())):
             raise GenieError("the world's decoder gave numbers that are not finite; go back some steps, or restart it")
@@ -444,4 +448,8 @@ def _path(shipped: PathConfig, changes: dict[str, Any]) -> PathConfig:
         raise GenieError("path.steps and path.threads should be 1 or more")
     if not 0.0 <= path.temperature < math.inf:
         raise GenieError("path.temperature should be 0 or more")
+    if not 0.0 <= path.sure <= 1.0:
+        raise GenieError("path.sure is a chance from 0 to 1")
+    if path.arithmetic == "int8" and not path.device.startswith("cpu"):
+        raise BackendError("int8 is for CPUs; choose path.arithmetic bf16 or fp32")
     return path

@@ -81,9 +81,7 @@ class Dynamics(nn.Module):
             x = block(x)
         return self.norm(x if clean is None else x[1])
 
-    def stream(
-        self, x: Tensor, past: list[LayerPast], rows: Tensor | None = None
-    ) -> tuple[Tensor, list[LayerKV]]:
+    def stream(self, x: Tensor, past: list[LayerPast], rows: Tensor | None = None) -> tuple[Tensor, list[LayerKV]]:
         """One embedded frame (B, N, D) against the past: hidden states (B, N, D), normed, and its keys and values.
 
         With `rows` (R,), positions, the hidden states of these alone, (B, R, D), and keys and values not to be kept.

@@ -98,13 +98,10 @@ def temporal(q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, bi
 
     What lies in a slot that is not seen must be finite, and does not matter.
     """
-    shared = len(ring_k) < len(q)
-    # rows that share a ring read it once, as the columns of one product
-    before = (ring_k[0] @ q.permute(1, 2, 3, 0)).permute(3, 0, 1, 2) if shared else (ring_k @ q[..., None])[..., 0]
-    weights = (torch.cat((before, (q * k).sum(-1, keepdim=True)), -1).float() + bias).softmax(-1).to(v.dtype)
-    past = weights[..., :-1]
-    seen = (past.permute(1, 2, 0, 3) @ ring_v[0]).permute(2, 0, 1, 3) if shared else (past[..., None, :] @ ring_v)[..., 0, :]
-    return seen + weights[..., -1:] * v
+    own = (q * k).sum(-1, keepdim=True)  # (B, N, h, 1)
+    before = (ring_k @ q[..., None])[..., 0]  # (B, N, h, P)
+    weights = (torch.cat((before, own), -1).float() + bias).softmax(-1).to(v.dtype)
+    return (weights[..., None, :-1] @ ring_v)[..., 0, :] + weights[..., -1:] * v
 
 
 def to_picture(pixels: Tensor) -> Tensor:

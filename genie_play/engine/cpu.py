@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_play.engine import arithmetic as arithmetics
+from genie_play.nn.genie import Genie
 from genie_play.nn.st_transformer import Attention, LayerKV, LayerPast, STBlock
-from genie_play.ops.reference import temporal
 
 EPSILON = 1e-6  # of every norm, as in `STBlock`
+SOFTMAX_WIDTH = 16  # float32 numbers in a vector register: shorter rows take torch's softmax three times as long
+SMALL_PRODUCT = 400  # below as many products torch leaves MKL for loops of its own, which are slower than two sweeps
 
 
 class CpuBlock(nn.Module):
@@ -26,6 +28,7 @@ class CpuBlock(nn.Module):
     time_bias: Tensor
     turn: Tensor
     previous_key: Tensor
+    after_ages: Tensor
 
     def __init__(self, block: STBlock, arithmetic: str) -> None:
         super().__init__()
@@ -38,6 +41,9 @@ class CpuBlock(nn.Module):
         # one more age than can be seen, for slots that hold nothing
         nothing = torch.full_like(block.time_bias[:, :1], -torch.inf)
         self.register_buffer("time_bias", torch.cat((block.time_bias.detach(), nothing), 1).float(), persistent=False)
+        after_ages = torch.full((-block.window % SOFTMAX_WIDTH + 1,), block.window)
+        after_ages[0] = 0
+        self.register_buffer("after_ages", after_ages, persistent=False)
         order = self.spatial.order
         if block.rotary:
             cos, sin = (t[..., order].unflatten(-1, (-1, 2))[..., 1] for t in (block.rotary_cos, block.rotary_sin))
@@ -78,18 +84,39 @@ class CpuBlock(nn.Module):
     def _with_the_frame_before(self, k: Tensor, v: Tensor, past: LayerPast) -> tuple[Tensor, Tensor]:
         """Keys and values (B, h, 2N, hd): of the frame before, or of this one where there is none, and of this one."""
         before_k = k if past.spatial_k is None else past.spatial_k.expand_as(k)
-        before_v = v if past.spatial_v is None else past.spatial_v
-        batch, heads, n_tokens, size = k.shape
-        keys, values = (k.new_empty(batch, heads, 2 * n_tokens, size) for _ in range(2))
-        torch.add(before_k, self.previous_key, out=keys[:, :, :n_tokens])
-        keys[:, :, n_tokens:] = k
-        values[:, :, :n_tokens] = before_v
-        values[:, :, n_tokens:] = v
-        return keys, values
+        before_v = v if past.spatial_v is None else past.spatial_v.expand_as(v)
+        return torch.cat((before_k + self.previous_key, k), 2), torch.cat((before_v, v), 2)
 
     def _bias(self, ages: Tensor) -> Tensor:
-        """(h, P + 1): the bias of each slot and of the frame itself, -inf where nothing is to be seen."""
-        return self.time_bias[:, F.pad(ages.clamp(max=self.window), (0, 1))]
+        """(h, Q): the bias of each slot, then of the frame itself, then -inf; Q as `temporal` wants it."""
+        return self.time_bias[:, torch.cat((ages.clamp(max=self.window), self.after_ages))]
+
+
+def temporal(q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, bias: Tensor) -> Tensor:
+    """The fast twin of `ops.reference.temporal`; more columns of `bias` than P + 1, all -inf, make softmax faster.
+
+    Products of a matrix and a vector by the thousand are slow or fast by their form and size; what is used here was
+    measured (see docs/performance.md).
+    """
+    batch, n_tokens, heads, size = q.shape
+    slots, shared = ring_k.shape[3], len(ring_k) < batch
+    if shared:
+        # the rows read the ring once, as the columns of one product at each place and head
+        before = (ring_k[0] @ q.permute(1, 2, 3, 0)).permute(3, 0, 1, 2)  # (B, N, h, P)
+    else:
+        rows = q.reshape(-1, 1, size)
+        before = torch.bmm(rows, ring_k.flatten(0, 2).mT).view(batch, n_tokens, heads, slots)
+    own = (q * k).sum(-1, keepdim=True)  # (B, N, h, 1)
+    nothing = own.new_zeros(()).expand(batch, n_tokens, heads, bias.shape[1] - slots - 1)
+    weights = (torch.cat((before, own, nothing), -1).float() + bias).softmax(-1).to(v.dtype)
+    past = weights[..., :slots]
+    if shared:
+        seen = (past.permute(1, 2, 0, 3) @ ring_v[0]).permute(2, 0, 1, 3)
+    elif slots * size < SMALL_PRODUCT:
+        seen = (past[..., None] * ring_v).sum(-2)
+    else:
+        seen = (past[..., None, :] @ ring_v)[..., 0, :]
+    return torch.addcmul(seen, weights[..., slots, None], v)
 
 
 class _Attention(nn.Module):
@@ -120,9 +147,28 @@ class _Attention(nn.Module):
         return _normed(both[..., :2, :, :].float()).mul_(self.scale), both[..., 2, :, :]
 
 
-def blocks(old: nn.ModuleList, arithmetic: str) -> nn.ModuleList:
-    """Blocks that take the place of `STBlock`s, for play on a CPU."""
+def place(genie: Genie, arithmetic: str) -> None:
+    """Put the networks of a world in the form in which a CPU plays them, in place.
+
+    The decoder's pictures are not held to anything, and under int8 it stays in float32: convolutions are most of it.
+    """
+    genie.dynamics.blocks = _blocks(genie.dynamics.blocks, arithmetic)
+    decoder = genie.tokenizer.decoder
+    decoder.blocks = _blocks(decoder.blocks, "bf16" if arithmetic == "bf16" else "fp32")
+    if arithmetic == "bf16":
+        decoder.trunk = nn.Sequential(_Halve(), *decoder.trunk.bfloat16())
+
+
+def _blocks(old: nn.ModuleList, arithmetic: str) -> nn.ModuleList:
     return nn.ModuleList(CpuBlock(block, arithmetic) for block in old if isinstance(block, STBlock))
+
+
+class _Halve(nn.Module):
+    """To bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x.bfloat16()
 
 
 def _normed(x: Tensor) -> Tensor:
