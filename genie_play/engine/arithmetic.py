@@ -71,13 +71,19 @@ class Linear8(nn.Module):
         if not weight.isfinite().all():
             # int8 knows no infinities: they would turn into numbers
             raise CheckpointError("the world has weights that are not finite; get its file again")
-        self._packed = _packed(weight, engine or int8_engine())
+        self._packed, self._out = _packed(weight, engine or int8_engine()), len(weight)
         multiply = torch.ops.quantized.linear_relu_dynamic if relu else torch.ops.quantized.linear_dynamic
         self._multiply: Callable[..., Tensor] = multiply
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., K) to (..., M) float32. An infinity makes everything not finite; a NaN may pass as a number."""
-        return self._multiply(x, self._packed, False)
+        try:
+            return self._multiply(x, self._packed, False)
+        except RuntimeError:
+            # NaN alone has no least and no greatest
+            if x.isfinite().any():
+                raise
+            return x.new_full((*x.shape[:-1], self._out), torch.nan)
 
 
 def layer(arithmetic: str) -> Callable[..., nn.Module]:

@@ -152,14 +152,15 @@ def place(genie: Genie, arithmetic: str) -> None:
 
     The decoder's pictures are not held to anything, and under int8 it stays in float32: convolutions are most of it.
     """
-    genie.dynamics.blocks = _blocks(genie.dynamics.blocks, arithmetic)
+    genie.dynamics.blocks = placed(genie.dynamics.blocks, arithmetic)
     decoder = genie.tokenizer.decoder
-    decoder.blocks = _blocks(decoder.blocks, "bf16" if arithmetic == "bf16" else "fp32")
+    decoder.blocks = placed(decoder.blocks, "bf16" if arithmetic == "bf16" else "fp32")
     if arithmetic == "bf16":
         decoder.trunk = nn.Sequential(_Halve(), *decoder.trunk.bfloat16())
 
 
-def _blocks(old: nn.ModuleList, arithmetic: str) -> nn.ModuleList:
+def placed(old: nn.ModuleList, arithmetic: str) -> nn.ModuleList:
+    """Blocks in the form in which a CPU runs them; the old ones stay as they are."""
     return nn.ModuleList(CpuBlock(block, arithmetic) for block in old if isinstance(block, STBlock))
 
 

@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
-from genie_play.engine import cpu
+from genie_play.engine import arithmetic, calibration, cpu
+from genie_play.engine.calibration import Calibration, Watch
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
 from genie_play.nn.genie import Genie, load_genie
-from genie_play.nn.st_transformer import LayerKV
+from genie_play.nn.st_transformer import LayerKV, LayerPast, stream_blocks
 from genie_play.ops.reference import VARIANTS
 from genie_play.types import (
     BackendError,
@@ -47,6 +51,8 @@ ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,10 +83,14 @@ class GenieEngine:
     """Plays a checkpoint: a file, or networks in memory, which are copied and stay as they are.
 
     `device` is auto, cpu, cuda or cuda:N; `path` overrides fields of the checkpoint's own `PathConfig`. BackendError
-    for a device or backend asked for by name that is not there.
+    for a device, backend or arithmetic asked for by name that is not there; where nobody asked, the next best is taken
+    and said. `calibrate`: a CPU's arithmetic, among those that the world accepts, and threads are chosen by a short
+    measurement, and threads are let go in play when they do not pay. Without it the same call gives the same path.
     """
 
-    def __init__(self, checkpoint: str | Path | Genie, device: str = "auto", **path: Any) -> None:
+    def __init__(
+        self, checkpoint: str | Path | Genie, device: str = "auto", *, calibrate: bool = False, **path: Any
+    ) -> None:
         self.device = find_device(device)
         name, backend = ops.choose(self.device, path.pop("ops", None))
         changes = {**path, "device": str(self.device), "ops": name}
@@ -89,7 +99,9 @@ class GenieEngine:
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
-        self.path = _path(header.path, changes)
+        self.path = _path(header.path, _able(header.path, changes))
+        found = self._calibrated(genie, header.accepted) if calibrate and self.device.type == "cpu" else None
+        self.path = found.path if found else self.path
         self._genie = self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
         self.info = EngineInfo(
@@ -118,6 +130,11 @@ class GenieEngine:
         self._pools = 2 * (self._dynamics.nbytes + self._decoder.nbytes) <= self._pool.limit
         self._slack = SLACK if self._pools else 0
 
+        self._same_bits = found is None or found.same_bits  # whatever the number of threads
+        alone = found.alone * self.path.steps if found and self.path.threads > 1 else 0.0
+        self._watch = Watch(alone) if alone else None
+        self._too_slow = False
+
         self._closed = False
         self._seed, self._prompt_frames = 0, 0
         self._fed: list[_Fed] = []
@@ -136,13 +153,18 @@ class GenieEngine:
         """Generate the next frame; given tokens (N,) are taken, not sampled. After an error the frame before stands."""
         self._check_ready()
         action = check_action(action)
+        if self._too_slow:
+            self._let_threads_go()
         self.settle()
         if tokens is not None:
             drawn = self._show(self._on_device(self._checked(tokens)))[0]
         elif action in self._futures:
             drawn = self._futures[action]
         else:
-            drawn = self._show(self._sample([action]))[0]
+            started = time.perf_counter()
+            tokens_drawn = self._sample([action])
+            self._too_slow = self._watch is not None and self._watch.add(time.perf_counter() - started)
+            drawn = self._show(tokens_drawn)[0]
         self._decoder.commit(drawn.kept, drawn.row)
         self._fed.append(_Fed.after(self._fed[-1], action, drawn.tokens))
         self._pixels, self._futures = drawn.pixels, {}
@@ -344,6 +366,38 @@ class GenieEngine:
 
     # the networks
 
+    def _calibrated(self, genie: Genie, accepted: Sequence[str]) -> Calibration:
+        """What a short measurement of the dynamics model finds."""
+        dynamics = genie.dynamics
+        names = calibration.able([*accepted, self.path.arithmetic])
+        passes = {}
+        with torch.inference_mode():
+            x = torch.randn(1, dynamics.n_tokens, dynamics.config.width, generator=torch.Generator().manual_seed(0))
+            for name in names:
+                blocks = cpu.placed(dynamics.blocks, name)
+                ring = Ring(
+                    dynamics.cache_shape, dynamics.n_tokens, dynamics.config.recipe == "teacher", self.device,
+                    ARITHMETIC[name],
+                )  # fmt: skip
+                ring.commit(stream_blocks(blocks, x, ring.past())[1])
+                passes[name] = partial(_one_pass, blocks, x, ring.past())
+            return calibration.calibrate(self.path, passes)
+
+    def _let_threads_go(self) -> None:
+        """Go on with one thread: several are slower here now. From the next step on the path is another."""
+        log.warning("%d threads are slower than one on this machine now; playing on with one", self.path.threads)
+        self.path = replace(self.path, threads=1)
+        self.info = replace(self.info, path=to_dict(self.path))
+        self._watch, self._too_slow = None, False
+        torch.set_num_threads(1)
+        if not self._same_bits:
+            # what is cached should be what this path makes, or nobody could compute the steps to come again
+            target, self._fed, self._futures = self._fed, [], {}
+            self._pool.clear()
+            self._approach(target)
+            self._pixels = self._feed(target)
+            self._fed = target
+
     def _placed(self, genie: Genie) -> Genie:
         """The networks on the device and in the arithmetic of the path."""
         genie = genie.to(self.device)
@@ -429,6 +483,19 @@ def find_device(name: str) -> torch.device:
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise BackendError(f"torch finds no NVIDIA GPU for {name!r} here; choose cpu or auto")
     return torch.device(name)
+
+
+def _able(shipped: PathConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and float32 where nobody asked and this CPU cannot run what the world ships with."""
+    reason = arithmetic.unfit(shipped.arithmetic) if changes["device"] == "cpu" else ""
+    if not reason or "arithmetic" in changes:
+        return changes
+    log.warning("%s cannot run on this CPU (%s); playing in fp32", shipped.arithmetic, reason)
+    return {**changes, "arithmetic": "fp32"}
+
+
+def _one_pass(blocks: nn.ModuleList, x: Tensor, past: list[LayerPast]) -> Tensor:
+    return stream_blocks(blocks, x, past)[0]
 
 
 def shipped_path(sample: SampleConfig) -> PathConfig:
