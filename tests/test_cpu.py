@@ -192,14 +192,14 @@ def test_a_frame_that_is_sure_stops_early_and_by_itself(order, monkeypatch):
     assert steps == 2
     assert not at_once.equal(plain)
     # somewhere between, some of the eight stop and others do not; each does as it would alone
-    mixed = 0
-    for sure in np.geomspace(1e-6, 0.5, 16).tolist():
+    for sure in np.linspace(0.04, 0.11, 30).tolist():
         made, ring = sampler(order=order, sure=sure)
         together = made.sample(ring.past(), torch.arange(8), 7, 5).tokens
         alone = torch.cat([made.sample(ring.past(), torch.tensor([a]), 7, 5).tokens for a in range(8)])
         assert torch.equal(together, alone)
         same = (together == plain).all(1)
-        mixed += bool(same.any() and not same.all())
+        if mixed := bool(same.any() and not same.all()):
+            break
     assert mixed
 
 
