@@ -173,5 +173,5 @@ class _Halve(nn.Module):
 
 
 def _normed(x: Tensor) -> Tensor:
-    """RMSNorm over the last dimension without a weight; half the time of torch's own, which is put together too."""
+    """RMSNorm over the last dimension, its weight left out."""
     return x * (x * x).mean(-1, keepdim=True).add_(EPSILON).rsqrt_()
