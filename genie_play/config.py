@@ -105,7 +105,7 @@ class PathConfig:
     steps: int = 4
     temperature: float = 0.7
     last_argmax: bool = True
-    arithmetic: str = "fp32"  # fp32 | bf16 | fp8 (e4m3 products, a scale a row; everything else bf16)
+    arithmetic: str = "fp32"  # fp32 | bf16 | int8 (CPU) | fp8 (CUDA: e4m3 products, the rest bf16)
     threads: int = 1
     device: str = "cpu"
     ops: str = "reference"  # reference | triton

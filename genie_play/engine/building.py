@@ -73,12 +73,14 @@ def check(path: PathConfig) -> None:
     if path.arithmetic == "fp8" and on_gpu and torch.cuda.get_device_capability(path.device) < OLDEST:
         raise BackendError("this GPU has no fp8; choose path.arithmetic bf16")
     if path.frame == "eager":
-        plain = {"blocks": "plain", "commit": "apart", "ring": "plain", "sure": 0.0}
+        plain = {"blocks": "plain", "commit": "apart", "ring": "plain"}
         for name, value in plain.items():
             if getattr(path, name) != value:
                 raise GenieError(
                     f"path.{name}={getattr(path, name)} needs path.frame static, or graph on an NVIDIA GPU"
                 )
+    elif path.arithmetic == "int8":
+        raise GenieError("path.arithmetic=int8 needs path.frame eager")
     if path.sure and path.commit == "merged":
         raise GenieError("path.sure and path.commit=merged do not go together; choose one")
     if not 0.0 <= path.sure <= 1.0:

@@ -9,30 +9,33 @@ commit never makes a key wait. Knows nothing of windows, sessions or files other
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
+import logging
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
-from genie_play.engine import building
+from genie_play.engine import arithmetic, building, calibration, cpu
+from genie_play.engine.calibration import Calibration, Watch
 from genie_play.engine.fixed import FixedRing
 from genie_play.engine.graph import FrameRunner, Made
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
 from genie_play.nn.fp8 import quantise_blocks
 from genie_play.nn.genie import Genie, load_genie
-from genie_play.nn.st_transformer import LayerKV
+from genie_play.nn.st_transformer import LayerKV, LayerPast, stream_blocks
 from genie_play.ops.reference import VARIANTS
 from genie_play.types import (
     BackendError,
@@ -47,10 +50,12 @@ from genie_play.types import (
     check_action,
 )
 
-ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32, "fp8": torch.bfloat16}
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,10 @@ class GenieEngine:
     """Plays a checkpoint: a file, or networks in memory, which are copied and stay as they are.
 
     `device` is auto, cpu, cuda or cuda:N; `path` overrides fields of the checkpoint's own `PathConfig`. BackendError
-    for a device or backend asked for by name that is not there. `progress` is told in words what a long start is at.
+    for a device, backend or arithmetic asked for by name that is not there; where nobody asked, the next best is taken
+    and said. `calibrate`: a CPU's arithmetic, among those that the world accepts, and threads are chosen by a short
+    measurement, and threads are let go in play when they do not pay. Without it the same call gives the same path.
+    `progress` is told in words what a long start is at.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class GenieEngine:
         *,
         progress: Callable[[str], None] | None = None,
         adopt: bool = False,  # networks that are in memory as the path wants them are kept, not copied
+        calibrate: bool = False,
         **path: Any,
     ) -> None:
         self.device = find_device(device)
@@ -103,7 +112,9 @@ class GenieEngine:
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
-        self.path = _path(header.path, building.resolve(changes, header.world))
+        self.path = _path(header.path, building.resolve(_able(header.path, changes), header.world))
+        found = self._calibrated(genie, header.accepted) if calibrate and self.device.type == "cpu" else None
+        self.path = found.path if found else self.path
         self._genie = genie if adopt else self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
         self.info = EngineInfo(
@@ -132,13 +143,18 @@ class GenieEngine:
         else:
             self._static, self.path = building.runner(self._genie, self._sampler, backend, self.path, progress, by_name)
             self._dynamics, self._decoder = self._static.frame.past, self._static.frame.seen
-            self.info = dataclasses.replace(self.info, path=to_dict(self.path))
+            self.info = replace(self.info, path=to_dict(self.path))
         # for looks at pictures beside the play-through; empty before each
         self._viewer = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         self._encoder = Ring(tokenizer.encoder_shape, n_tokens, False, self.device)
         self._pool = Pool()
         self._pools = 2 * (self._dynamics.nbytes + self._decoder.nbytes) <= self._pool.limit
         self._slack = SLACK if self._pools else 0
+
+        self._same_bits = found is None or found.same_bits  # whatever the number of threads
+        alone = found.alone * self.path.steps if found and self.path.threads > 1 else 0.0
+        self._watch = Watch(alone) if alone else None
+        self._too_slow = False
 
         self._closed = False
         self._seed, self._prompt_frames = 0, 0
@@ -158,6 +174,8 @@ class GenieEngine:
         """Generate the next frame; given tokens (N,) are taken, not sampled. After an error the frame before stands."""
         self._check_ready()
         action = check_action(action)
+        if self._too_slow:
+            self._let_threads_go()
         if tokens is not None:
             tokens = self._checked(tokens)
             self._settle()
@@ -165,7 +183,7 @@ class GenieEngine:
         elif action in self._futures:
             drawn = self._futures[action]
         else:
-            drawn = self._draw([action])[0]
+            drawn = self._draw([action])[0] if self._watch is None else self._watched(action, self._watch)
         self._take(drawn)
         self._fed.append(_Fed.after(self._fed[-1], action, drawn.tokens))
         self._pixels, self._futures = drawn.pixels, {}
@@ -379,13 +397,47 @@ class GenieEngine:
 
     # the networks
 
+    def _calibrated(self, genie: Genie, accepted: Sequence[str]) -> Calibration:
+        """What a short measurement of the dynamics model finds."""
+        dynamics = genie.dynamics
+        names = calibration.able([*accepted, self.path.arithmetic])
+        passes = {}
+        with torch.inference_mode():
+            x = torch.randn(1, dynamics.n_tokens, dynamics.config.width, generator=torch.Generator().manual_seed(0))
+            for name in names:
+                blocks = cpu.placed(dynamics.blocks, name)
+                ring = Ring(
+                    dynamics.cache_shape, dynamics.n_tokens, dynamics.config.recipe == "teacher", self.device,
+                    ARITHMETIC[name],
+                )  # fmt: skip
+                ring.commit(stream_blocks(blocks, x, ring.past())[1])
+                passes[name] = partial(_one_pass, blocks, x, ring.past())
+            return calibration.calibrate(self.path, passes)
+
+    def _let_threads_go(self) -> None:
+        """Go on with one thread: several are slower here now. From the next step on the path is another."""
+        log.warning("%d threads are slower than one on this machine now; playing on with one", self.path.threads)
+        self.path = replace(self.path, threads=1)
+        self.info = replace(self.info, path=to_dict(self.path))
+        self._watch, self._too_slow = None, False
+        torch.set_num_threads(1)
+        if not self._same_bits:
+            # what is cached should be what this path makes, or nobody could compute the steps to come again
+            target, self._fed, self._futures = self._fed, [], {}
+            self._pool.clear()
+            self._approach(target)
+            self._pixels = self._feed(target)
+            self._fed = target
+
     def _placed(self, genie: Genie) -> Genie:
         """The networks on the device and in the arithmetic of the path."""
         genie = genie.to(self.device)
         # decodes one picture on a CPU a tenth faster than torch's own order of memory
         genie.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self._dtype != torch.float32:
-            # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        if self.device.type == "cpu" and self.path.frame == "eager":
+            cpu.place(genie, self.path.arithmetic)
+        elif self._dtype != torch.float32:
             genie.dynamics.to(self._dtype)
             genie.tokenizer.decoder.to(self._dtype)
         if self.path.arithmetic == "fp8":
@@ -394,6 +446,7 @@ class GenieEngine:
 
     @property
     def _dtype(self) -> torch.dtype:
+        """Of what is cached."""
         return ARITHMETIC[self.path.arithmetic]
 
     def _draw(self, actions: list[int]) -> list[_Drawn]:
@@ -412,6 +465,14 @@ class GenieEngine:
             if merging and self._dynamics.position == len(self._fed):
                 self._remember(last)
         return _rows(made)
+
+    def _watched(self, action: int, watch: Watch) -> _Drawn:
+        """The next frame, and whether its passes took longer than they should."""
+        self._settle()
+        started = time.perf_counter()
+        tokens = self._sample([action])
+        self._too_slow = watch.add(time.perf_counter() - started)
+        return self._show(tokens)[0]
 
     @property
     def _merges(self) -> bool:
@@ -445,7 +506,7 @@ class GenieEngine:
     def _decode(self, tokens: Tensor, ring: Ring | FixedRing) -> tuple[NDArray[np.uint8], list[LayerKV]]:
         """(B, N) to pictures (B, H, W, 3) and the decoder's keys and values."""
         tokenizer = self._genie.tokenizer
-        codes = tokenizer.quantizer.lookup(tokens).to(self._dtype)
+        codes = tokenizer.quantizer.lookup(tokens).to(tokenizer.decoder.place.dtype)
         pixels, kept = tokenizer.decoder.stream(codes, ring.past())
         if not math.isfinite(float(pixels.sum())):
             raise GenieError("the world's decoder gave numbers that are not finite; go back some steps, or restart it")
@@ -514,6 +575,19 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _able(shipped: PathConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and float32 where nobody asked and this CPU cannot run what the world ships with."""
+    reason = arithmetic.unfit(shipped.arithmetic) if changes["device"] == "cpu" else ""
+    if not reason or "arithmetic" in changes:
+        return changes
+    log.warning("%s cannot run on this CPU (%s); playing in fp32", shipped.arithmetic, reason)
+    return {**changes, "arithmetic": "fp32"}
+
+
+def _one_pass(blocks: nn.ModuleList, x: Tensor, past: list[LayerPast]) -> Tensor:
+    return stream_blocks(blocks, x, past)[0]
+
+
 def shipped_path(sample: SampleConfig) -> PathConfig:
     """The path of a world that names none: sampled as its config says, everything else at its default."""
     return PathConfig(**to_dict(sample))
@@ -533,4 +607,6 @@ def _path(shipped: PathConfig, changes: dict[str, Any]) -> PathConfig:
     if not 0.0 <= path.temperature < math.inf:
         raise GenieError("path.temperature should be 0 or more")
     building.check(path)
+    if path.arithmetic == "int8" and not path.device.startswith("cpu"):
+        raise BackendError("int8 is for CPUs; choose path.arithmetic bf16 or fp32")
     return path
