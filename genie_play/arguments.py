@@ -79,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("what", help="the name of a world, or a file")
 
     doctor = command("doctor", "say whether this machine is ready, and what to do if not", _json)
-    doctor.add_argument("--deep", action="store_true", help="also play each shipped world twice and compare")
+    doctor.add_argument(
+        "--deep",
+        action="store_true",
+        help="also check what each shipped world computes here, on every path; 3 if it differs",
+    )
 
     keys = command("keys", "print what every key does", _json)
     keys.add_argument("--world", help=f"whose slots to print (default: {WORLD})")

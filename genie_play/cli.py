@@ -153,15 +153,17 @@ def _info(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from genie_play.eval import doctor
 
-    findings = doctor.examine(args.deep)
-    lines = []
+    findings = doctor.examine(args.deep, _note)
+    lines, width = [], max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
-        mark = {"ok": " ", "note": "-", "problem": "!"}[finding.state]
-        lines.append(f"{mark} {finding.name:22}{finding.detail}")
+        mark = {"ok": " ", "note": "-", "failed": "x", "problem": "!"}[finding.state]
+        lines.append(f"{mark} {finding.name:{width}}  {finding.detail}")
         lines += [f"    {line}" for line in finding.fix.splitlines()]
     ready = doctor.ready(findings)
     lines.append("ready to play" if ready else "not ready: see the lines marked with !")
     _show(args, {"ready": ready, "findings": [asdict(finding) for finding in findings]}, lines)
+    if doctor.differs(findings):
+        return 3
     return 0 if ready else 2
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
+from genie_play.engine import verdicts
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
 from genie_play.nn.genie import Genie, load_genie
@@ -80,14 +82,18 @@ class GenieEngine:
     """
 
     def __init__(self, checkpoint: str | Path | Genie, device: str = "auto", **path: Any) -> None:
-        self.device = find_device(device)
-        name, backend = ops.choose(self.device, path.pop("ops", None))
+        # what `doctor --deep` found wrong here is not chosen; asked for by name it is taken all the same
+        barred = {} if isinstance(checkpoint, Genie) else verdicts.barred(checkpoint)
+        self.device = find_device(device, barred)
+        name, backend = ops.choose(self.device, path.pop("ops", None) or _kernels(self.device, barred))
         changes = {**path, "device": str(self.device), "ops": name}
         if isinstance(checkpoint, Genie):
             genie = copy.deepcopy(checkpoint).requires_grad_(False).eval()
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
+        if "arithmetic" not in path and f"{self.device.type}/{header.path.arithmetic}" in barred:
+            changes["arithmetic"] = "fp32"
         self.path = _path(header.path, changes)
         self._genie = self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
@@ -415,16 +421,25 @@ class GenieEngine:
         return torch.from_numpy(tokens.astype(np.int64))[None].to(self.device)
 
 
-def find_device(name: str) -> torch.device:
-    """The torch device of a name: auto, cpu, cuda or cuda:N. BackendError for one asked for that is not there."""
+def find_device(name: str, barred: Mapping[str, str] | None = None) -> torch.device:
+    """The torch device of a name: auto, cpu, cuda or cuda:N. BackendError for one asked for that is not there.
+
+    "auto" takes no device that is `barred` (see `verdicts`).
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        usable = torch.cuda.is_available() and "cuda/fp32" not in (barred or {})
+        return torch.device("cuda" if usable else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise BackendError(f"no device is called {name!r}; choose auto, cpu or cuda")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise BackendError(f"torch finds no NVIDIA GPU for {name!r} here; choose cpu or auto")
     return torch.device(name)
+
+
+def _kernels(device: torch.device, barred: Mapping[str, str]) -> str | None:
+    """The backend to ask for on a device where the fastest one is barred."""
+    return "reference" if f"{device.type}/triton" in barred and not os.environ.get(ops.VARIABLE) else None
 
 
 def shipped_path(sample: SampleConfig) -> PathConfig:

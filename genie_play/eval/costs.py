@@ -198,4 +198,3 @@ def _convolutions(config: TokenizerConfig) -> list[tuple[int, int, int, int, int
         *[(2, 2, stem, stem, 3)] * 4,
         (2, 2, stem, 3 * (patch // 2) ** 2, 3),
     ]
-

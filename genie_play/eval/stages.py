@@ -6,6 +6,7 @@ none) is simply not seen, and its stage has no time. The one room that reaches i
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,7 @@ PARTS = ("spatial attention", "temporal attention", "projections and feed-forwar
 
 
 class Watch:
-    """Notes how long each call of the functions that it wraps takes; undoes itself at the end."""
+    """Stands at functions and notes how long each call takes, or what it was given; goes away at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -54,14 +55,29 @@ class Watch:
             self.calls.append((label, self.now() - started))
             return result
 
-        own = name in vars(owner)
-        setattr(owner, name, timed)
-        self._undo.append(lambda: setattr(owner, name, inner) if own else delattr(owner, name))
+        self._replace(owner, name, inner, timed)
+
+    def keep(self, owner: Any, name: str) -> list[tuple[Any, ...]]:
+        """A list that the arguments of each call of `owner.name` are added to."""
+        kept: list[tuple[Any, ...]] = []
+        inner = getattr(owner, name)
+
+        def kept_call(*args: Any, **kwargs: Any) -> Any:
+            kept.append(args)
+            return inner(*args, **kwargs)
+
+        self._replace(owner, name, inner, kept_call)
+        return kept
 
     def take(self) -> list[tuple[str, float]]:
         """The calls since the last time, oldest first."""
         calls, self.calls = self.calls, []
         return calls
+
+    def _replace(self, owner: Any, name: str, inner: Any, outer: Any) -> None:
+        own = name in vars(owner)
+        setattr(owner, name, outer)
+        self._undo.append(lambda: setattr(owner, name, inner) if own else delattr(owner, name))
 
     def now(self) -> float:
         """The time, when the device has done all that it was told."""
@@ -91,13 +107,13 @@ def stage_times(engine: GenieEngine, actions: Iterable[int]) -> tuple[Spent, lis
     """
     spent: Spent = defaultdict(list)
     each: list[Spent] = []
-    genie, ops = networks(engine), engine._ops
+    genie, ops = networks(engine), getattr(engine, "_ops", None)
     with Watch(engine.device) as watch:
         watch.wrap(genie.dynamics, "stream", "pass")
         watch.wrap(ops, "reveal", "head and sampling")
         watch.wrap(ops, "embed", "embed")
         watch.wrap(genie.tokenizer.decoder, "stream", "decode")
-        watch.wrap(engine._decoder, "commit", "decode")
+        watch.wrap(getattr(engine, "_decoder", None), "commit", "decode")
         watch.wrap(ops, "to_picture", "to picture")
         for action in actions:
             spent["commit"].append(_timed(watch, engine.settle))
@@ -140,7 +156,7 @@ def part_times(engine: GenieEngine, actions: Iterable[int]) -> Spent:
             if not marks:
                 return {}
             frame = dict.fromkeys(PARTS, 0.0)
-            for (then, before, _), (now, after, edge) in zip(marks, marks[1:], strict=False):
+            for (then, before, _), (now, after, edge) in itertools.pairwise(marks):
                 if edge == "in" and (before, after) in BETWEEN:
                     frame[BETWEEN[before, after]] += now - then
             frame[PARTS[2]] = whole - frame[PARTS[0]] - frame[PARTS[1]]
@@ -173,4 +189,3 @@ def _timed(watch: Watch, work: Callable[[], Any]) -> float:
     started = watch.now()
     work()
     return watch.now() - started
-
