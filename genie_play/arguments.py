@@ -110,9 +110,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
 
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
-    bench.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    subject = "a world's name, file or folder; a preset's name or 'custom' for random weights; or a measurement (.json)"
+    bench.add_argument("subject", nargs="?", default=WORLD, help=f"{subject} (default: %(default)s)")
     bench.add_argument("--frames", type=_count, default=100, metavar="N", help="default: %(default)s")
-    bench.add_argument("--against", choices=("recompute",), help="time it without the cache too, in the same run")
+    against = "recompute: time it without the cache too, in the same run; or a measurement (.json) to compare with"
+    bench.add_argument("--against", action="append", default=[], metavar="X", help=against)
+    bench.add_argument("--sweep", action="store_true", help="how cost grows with passes, tokens, window and width")
+    bench.add_argument("--random", action="store_true", help="random weights, where a world has a preset's name too")
+    for name in ("layers", "width", "heads", "window", "codes"):
+        bench.add_argument(f"--{name}", type=_count, metavar="N", help="of the dynamics model, with random weights")
+    bench.add_argument("--tokens", type=_grid, metavar="RxC", help="rows and columns of tokens, such as 9x16")
     return top
 
 
@@ -162,6 +169,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 0 < int(rows) < 1000 and 0 < int(columns) < 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROWSxCOLUMNS, such as 9x16")
+    return int(rows), int(columns)
 
 
 def _seed(text: str) -> int:

@@ -249,11 +249,35 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from genie_play.eval import bench
+    from genie_play.eval import tables
 
-    found = bench.bench(args.world, args.frames, args.device, args.against, **_overrides(args.path))
-    _show(args, found, bench.text(found).splitlines())
-    return 0
+    others = [tables.read(Path(file)) for file in args.against if file != "recompute"]
+    if args.subject.endswith(".json"):
+        found, lines = tables.read(Path(args.subject)), []
+        if not others:
+            lines = tables.text(found)
+    else:
+        found = _measured(args)
+        lines = tables.growth(found["growth"]) if args.sweep else tables.text(found)
+    if args.sweep and others:
+        raise GenieError("--sweep compares with its own base; leave out the measurement after --against")
+    if others:
+        found = found | {"against": [tables.compare(found, other) for other in others]}
+        lines += [line for compared in found["against"] for line in ["", *tables.comparison(compared)]]
+    _show(args, found, lines)
+    return 3 if found.get("gate", {}).get("ok") is False else 0
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    from genie_play.eval import bench, growth, subjects
+
+    shape = subjects.Shape(args.layers, args.width, args.heads, args.tokens, args.window, args.codes)
+    subject, path = subjects.find(args.subject, shape, args.random), _overrides(args.path)
+    if args.sweep:
+        rows = growth.grow(subject, max(args.frames // 14, 3), args.device, _note, **path)
+        return {"subject": subject.describe(), "machine": bench.machine("cpu"), "growth": rows}
+    recompute = "recompute" in args.against
+    return bench.bench(subject, args.frames, args.device, recompute, _note, **path)
 
 
 def _eval(args: argparse.Namespace) -> int:

@@ -164,7 +164,7 @@ def ring_bytes(stack: Stack, value: int) -> int:
 
 
 def _head(config: WorldConfig, path: PathConfig, value: int) -> Cost:
-    """The head of one pass, on average: on the rows revealed in fixed orders, on all hidden rows in confidence order."""
+    """The head of one pass, on average: on the rows revealed in fixed orders, on all hidden rows in confidence."""
     tokens, width, codes = config.tokenizer.n_tokens, config.dynamics.width, config.tokenizer.codes
     counts = schedule.reveal_counts(tokens, path.steps)
     rows = tokens

@@ -40,8 +40,8 @@ class Roofs:
 def measure(shapes: Sequence[tuple[int, int, int]], arithmetic: str, device: torch.device, working: int) -> Roofs:
     """Roofs of products of `shapes` (rows, inputs, outputs) in an arithmetic, and of copies of `working` bytes.
 
-    A set of weights that fits a cache moves at the cache's rate, so the faster of a copy of that size and of a large one
-    counts. An arithmetic that this torch has no product for is measured in float32, and `arithmetic` says so.
+    Weights that fit a cache move at the cache's rate, so the faster of a copy of that size and of a large one counts.
+    An arithmetic that this torch has no product for is measured in float32, and `arithmetic` says so.
     """
     try:
         _product(arithmetic, 16, 16, 16, device)()

@@ -29,8 +29,8 @@ from genie_play.session import journal
 from genie_play.session.session import Session
 from genie_play.types import Frame, GenieError, History, Move, Pixels, Prompt
 
-# relative error (L2) of logits: float32 sums in another order; eight bits round by about 1% (bf16 on spark: 1.2%), and a
-# world whose numbers have outliers needs some room
+# relative error (L2) of logits: float32 sums in another order; bf16 on spark is off by 1 to 2% (measured), and a world
+# whose numbers have outliers needs some room
 LOGITS = {"fp32": 1e-4, "bf16": 0.04, "int8": 0.06, "fp8": 0.12}
 AGREE = {"fp32": 1.0, "bf16": 0.98, "int8": 0.97, "fp8": 0.95}  # share of the sure tokens that must be the same
 SURE = 1.0  # nats between the best code and the second: a token that no rounding should change

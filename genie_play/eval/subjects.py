@@ -19,7 +19,7 @@ from genie_play.config import PRESETS, PathConfig, WorldConfig, from_dict, to_di
 from genie_play.engine.engine import GenieEngine, shipped_path
 from genie_play.engine.process import EngineProcess
 from genie_play.eval import costs
-from genie_play.nn.genie import Genie
+from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.quantize import Quantizer
 from genie_play.types import GenieError
 
@@ -85,6 +85,10 @@ class Subject:
         if self.file is not None:
             return EngineProcess("genie", {"checkpoint": self.file, "device": device, **path})
         return EngineProcess(f"{__name__}:random_engine", {"world": to_dict(self.config), "device": device, **path})
+
+    def networks(self) -> Genie:
+        """Its networks as they are trained, in float32 on the CPU."""
+        return load_genie(self.file)[0] if self.file is not None else random_genie(self.config)
 
     def describe(self) -> dict[str, Any]:
         """What it is, for a table: two subjects with the same description are the same work."""
