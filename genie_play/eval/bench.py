@@ -119,11 +119,11 @@ def against_recompute(engine: GenieEngine, plain: Genie, rounds: int) -> dict[st
     tokens, action = tokens.to(engine.device), random_actions()
 
     def recomputed() -> float:
-        def passes() -> None:
-            for _ in range(engine.path.steps):
-                dynamics.logits(dynamics(tokens, told)[:, -1])
-
-        return _timed(passes, engine.device)
+        watch = stages.Watch(engine.device)
+        started = watch.now()
+        for _ in range(engine.path.steps):
+            dynamics.logits(dynamics(tokens, told)[:, -1])
+        return watch.now() - started
 
     times = in_turn({"cached": lambda: dynamics_frame(engine, action()), "recomputed": recomputed}, rounds)
     ratio = statistics.median(b / a for a, b in zip(times["cached"], times["recomputed"], strict=True))
@@ -206,17 +206,23 @@ def _fewer(frames: int, seconds: float) -> int:
 
 def _frame(engine: GenieEngine, action: Callable[[], int], frames: int) -> dict[str, Any]:
     """The frame as a whole, key to picture, and the eight futures, through the engine."""
-    step, settle, futures = [], [], []
+    step, settle, futures, worked = [], [], [], []
     for index in range(frames):
+        started = time.process_time()
         # the commit runs while nobody waits: it is timed apart, and the step that follows waits for none
         settle.append(_timed(engine.settle, engine.device))
         step.append(_timed(lambda: engine.step(action()), engine.device))
+        worked.append(time.process_time() - started)
         if index % 10 == 0:
             engine.settle()
             futures.append(_timed(lambda: engine.futures(range(N_ACTIONS)), engine.device))
     whole = [a + b for a, b in zip(step, settle, strict=True)]
     return {
-        "frame": _spread(whole) | {"frames_per_second": round(1 / statistics.median(whole), 2)},
+        "frame": _spread(whole)
+        | {"cpu_ms": _ms(statistics.median(worked)), "frames_per_second": round(1 / statistics.median(whole), 2)},
+        "share": round(min(sum(worked) / sum(whole) / torch.get_num_threads(), 1.0), 3)
+        if engine.device.type == "cpu"
+        else 1.0,
         "latency": {"engine": _spread(step)},
         "futures": {"ms": _ms(statistics.median(futures)), "times_one": _ratio(futures, step)},
     }
@@ -245,7 +251,8 @@ def _stages(
         row["reached"] = round(times / seconds[name], 3) if name in seconds else None
         rows.insert(len(rows) - (name != "frame"), row)
     passes = [{name: _ms(statistics.median(times)) for name, times in one.items()} for one in each]
-    return {"stages": rows, "passes_ms": passes, "roofs": asdict(limit)}
+    by = "processor time" if stages.clock(engine.device) is time.thread_time else "the time on the wall"
+    return {"stages": rows, "clock": by, "passes_ms": passes, "roofs": asdict(limit)}
 
 
 def _process(subject: Subject, device: str, path: dict[str, Any], frames: int) -> dict[str, Any]:

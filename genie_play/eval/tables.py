@@ -13,6 +13,7 @@ from typing import Any
 from genie_play.types import GenieError
 
 FORMATS = (2,)
+QUIET = 0.9  # share of its time that a process has on a machine that does nothing else
 # what two measurements are compared by: name, where it lies in the JSON, whether less is better
 FIGURES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("frame", ("frame", "p50_ms"), True),
@@ -32,16 +33,19 @@ def text(found: dict[str, Any]) -> list[str]:
     on, path, what, frame = found["machine"], found["path"], found["subject"], found["frame"]
     latency, start, gate = found["latency"], found["start"], found["gate"]
     rows, columns = what["tokens"]
+    weights = "random" if what["weights"] == "random" else "trained"
+    words = {True: "the cache does what the whole clip does", False: "THE CACHE DOES SOMETHING ELSE", None: "the cache"}
     lines = [
         f"{what['name']}: {what['layers']} layers x {what['width']}, {rows}x{columns} tokens, window {what['window']}, "
-        f"{what['numbers'] / 1e6:.1f} M numbers a pass, {'random' if what['weights'] == 'random' else 'trained'} weights",
+        f"{what['numbers'] / 1e6:.1f} M numbers a pass, {weights} weights",
         f"{on['device']}, {on['threads']} thread(s), torch {on['torch']}, genie-play {on['version']} {on['commit']}",
         ", ".join(f"{key} {value}" for key, value in path.items() if key not in ("threads", "device")),
-        f"{'cache and whole clip agree' if gate['ok'] else 'CACHE AND WHOLE CLIP' if gate['ok'] is False else 'cache'}: "
-        f"{gate['detail']}",
+        f"{words[gate['ok']]}: {gate['detail']}",
         "",
         f"frame {frame['p50_ms']} ms ({frame['frames_per_second']} frames/s; p95 {frame['p95_ms']}, best "
         f"{frame['min_ms']}), decoder and commit included, {found['frames']} frames",
+        f"  processor time {frame['cpu_ms']} ms; this process had {found['share']:.0%} of the time it could have had"
+        + ("" if found["share"] > QUIET else ": the machine was busy, take ratios only"),
         _latency("key to picture", latency["engine"], "in the engine"),
         _latency("  through its process", latency["idle"], "nothing under way"),
         _latency("  through its process", latency["running"], "the frame before still to be committed"),
@@ -52,7 +56,7 @@ def text(found: dict[str, Any]) -> list[str]:
     if "recompute" in found:
         r = found["recompute"]
         lines.append(
-            f"dynamics {r['cached_s']:.4f} s a frame with the cache, {r['recomputed_s']:.4f} s without (whole window at "
+            f"dynamics {r['cached_s']:.4f} s a frame with the cache, {r['recomputed_s']:.4f} s without (the window at "
             f"each pass, {r['arithmetic']}): {r['times']} times, median of {r['rounds']} turns"
         )
     lines += ["", *_stages(found), "", _roofs(found["roofs"])]
@@ -63,13 +67,11 @@ def text(found: dict[str, Any]) -> list[str]:
 def growth(rows: Sequence[dict[str, Any]]) -> list[str]:
     """How cost grows: each row beside the first of its kind."""
     head = ["what", "value", "ms a frame", "times the base", "FLOPs, times the base", "floor reached"]
-    return markdown(
-        head,
-        [
-            [r["what"], r["value"], f"{r['ms']:.1f}", f"{r['times']:.2f}", f"{r['flops_times']:.2f}", r["reached"]]
-            for r in rows
-        ],
-    )
+    cells = [
+        [r["what"], r["value"], f"{r['ms']:.1f}", f"{r['times']:.2f}", f"{r['flops_times']:.2f}", r["reached"]]
+        for r in rows
+    ]
+    return markdown(head, cells)
 
 
 def compare(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def _stages(found: dict[str, Any]) -> list[str]:
         rows.append([name, row["times"], seen, row.get("gflop"), row.get("mbyte"), row.get("floor_ms"), reached])
     lines = markdown(["stage", "a frame", "ms", "GFLOP", "MB", "floor ms", "reached"], rows)
     passes = [f"{sum(one.values()):.2f}" for one in found["passes_ms"]]
+    lines += [f"by {found['clock']}; attention with its norms and rotation, projections with theirs"]
     return [*lines, f"each pass with its sampling, ms: {' '.join(passes)}"] if passes else lines
 
 
