@@ -110,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
 
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
-    subject = "a world's name, file or folder; a preset's name or 'custom' for random weights; or a measurement (.json)"
-    bench.add_argument("subject", nargs="?", default=WORLD, help=f"{subject} (default: %(default)s)")
+    target = "a world's name, file or folder; a preset's name or 'custom' for random weights; or a measurement (.json)"
+    bench.add_argument("target", nargs="?", default=WORLD, help=f"{target} (default: %(default)s)")
     bench.add_argument("--frames", type=_count, default=100, metavar="N", help="default: %(default)s")
     against = "recompute: time it without the cache too, in the same run; or a measurement (.json) to compare with"
     bench.add_argument("--against", action="append", default=[], metavar="X", help=against)

@@ -252,8 +252,8 @@ def _bench(args: argparse.Namespace) -> int:
     from genie_play.eval import tables
 
     others = [tables.read(Path(file)) for file in args.against if file != "recompute"]
-    if args.subject.endswith(".json"):
-        found, lines = tables.read(Path(args.subject)), []
+    if args.target.endswith(".json"):
+        found, lines = tables.read(Path(args.target)), []
         if not others:
             lines = tables.text(found)
     else:
@@ -269,15 +269,15 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
-    from genie_play.eval import bench, growth, subjects
+    from genie_play.eval import bench, growth, targets
 
-    shape = subjects.Shape(args.layers, args.width, args.heads, args.tokens, args.window, args.codes)
-    subject, path = subjects.find(args.subject, shape, args.random), _overrides(args.path)
+    shape = targets.Shape(args.layers, args.width, args.heads, args.tokens, args.window, args.codes)
+    target, path = targets.find(args.target, shape, args.random), _overrides(args.path)
     if args.sweep:
-        rows = growth.grow(subject, max(args.frames // 14, 3), args.device, _note, **path)
-        return {"subject": subject.describe(), "machine": bench.machine("cpu"), "growth": rows}
+        rows = growth.grow(target, max(args.frames // 14, 3), args.device, _note, **path)
+        return {"target": target.describe(), "machine": bench.machine("cpu"), "growth": rows}
     recompute = "recompute" in args.against
-    return bench.bench(subject, args.frames, args.device, recompute, _note, **path)
+    return bench.bench(target, args.frames, args.device, recompute, _note, **path)
 
 
 def _eval(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from genie_play.config import PRESETS, PathConfig, preset
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Ring
 from genie_play.eval import costs
-from genie_play.eval.subjects import random_genie
+from genie_play.eval.targets import random_genie
 
 RECIPES = ("teacher", "paper")
 

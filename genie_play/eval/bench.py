@@ -25,9 +25,9 @@ from genie_play.config import PathConfig, from_dict
 from genie_play.engine import verdicts
 from genie_play.engine.engine import GenieEngine
 from genie_play.engine.process import EngineProcess
-from genie_play.eval import costs, roofs, selfcheck, stages
+from genie_play.eval import costs, roofs, selfcheck, stopwatch
 from genie_play.eval.roofs import Roofs
-from genie_play.eval.subjects import Subject
+from genie_play.eval.targets import Target
 from genie_play.nn.genie import Genie
 from genie_play.types import N_ACTIONS, Prompt
 
@@ -39,28 +39,28 @@ Say = Callable[[str], None]
 
 
 def bench(
-    subject: Subject,
+    target: Target,
     frames: int = 100,
     device: str = "auto",
     recompute: bool = False,
     say: Say = lambda _: None,
     **path: Any,
 ) -> dict[str, Any]:
-    """Measure a subject over `frames` steps of random play; with `recompute` also its window run again at every pass.
+    """Measure a target over `frames` steps of random play; with `recompute` also its window run again at every pass.
 
     `path` overrides fields of its path, as in `GenieEngine`. The result is plain data.
     """
     threads, peak = torch.get_num_threads(), _peak_memory()
-    gate = _gate(subject, device, path, say)
-    say(f"building {subject.config.name}")
+    gate = _gate(target, device, path, say)
+    say(f"building {target.config.name}")
     started = time.perf_counter()
-    engine = subject.engine(device, **path)
+    engine = target.engine(device, **path)
     built = time.perf_counter() - started
     try:
         action = random_actions()
         found: dict[str, Any] = {
             "format": FORMAT,
-            "subject": subject.describe(),
+            "target": target.describe(),
             "path": engine.info.path,
             "machine": machine(engine.info.device),
             "gate": gate,
@@ -70,18 +70,18 @@ def bench(
         say(f"playing {frames} frames")
         found |= {"frames": frames, "start": {"engine_s": round(built, 3), "first_frame_ms": _ms(first)}}
         found |= _frame(engine, action, frames)
-        limit = roofs_of(subject, engine, say)
+        limit = roofs_of(target, engine, say)
         say("timing the stages")
-        found |= _stages(engine, subject, action, max(frames // 2, 3), limit)
+        found |= _stages(engine, target, action, max(frames // 2, 3), limit)
         found["memory"] = _memory(engine, peak)
         if recompute:
             say("running the window again at every pass")
-            found["recompute"] = against_recompute(engine, subject.networks(), max(frames // 10, 5))
+            found["recompute"] = against_recompute(engine, target.networks(), max(frames // 10, 5))
     finally:
         engine.close()
         torch.set_num_threads(threads)
     say("the same in a process of its own")
-    process = _process(subject, device, path, min(frames, 60))
+    process = _process(target, device, path, min(frames, 60))
     found["start"] |= process.pop("start")
     found["latency"] |= process
     return found
@@ -92,8 +92,8 @@ def dynamics_frame(engine: GenieEngine, action: int) -> float:
 
     Where a frame is one graph its decoder cannot be told apart and is in the figure.
     """
-    with stages.Watch(engine.device) as watch:
-        watch.wrap(stages.networks(engine).tokenizer.decoder, "stream", "decoder")
+    with stopwatch.Watch(engine.device) as watch:
+        watch.wrap(stopwatch.networks(engine).tokenizer.decoder, "stream", "decoder")
         watch.wrap(getattr(engine, "_decoder", None), "commit", "decoder")
         watch.wrap(getattr(engine, "_ops", None), "to_picture", "decoder")
         started = watch.now()
@@ -119,7 +119,7 @@ def against_recompute(engine: GenieEngine, plain: Genie, rounds: int) -> dict[st
     tokens, action = tokens.to(engine.device), random_actions()
 
     def recomputed() -> float:
-        watch = stages.Watch(engine.device)
+        watch = stopwatch.Watch(engine.device)
         started = watch.now()
         for _ in range(engine.path.steps):
             dynamics.logits(dynamics(tokens, told)[:, -1])
@@ -161,16 +161,16 @@ def random_actions() -> Callable[[], int]:
     return lambda: int(rng.integers(N_ACTIONS))
 
 
-def roofs_of(subject: Subject, engine: GenieEngine, say: Say = lambda _: None) -> Roofs:
-    """What this machine can do at most at the subject's shapes, in the engine's arithmetic and with its threads."""
+def roofs_of(target: Target, engine: GenieEngine, say: Say = lambda _: None) -> Roofs:
+    """What this machine can do at most at the target's shapes, in the engine's arithmetic and with its threads."""
     say("measuring what the machine can do")
-    stack = costs.dynamics_stack(subject.config)
-    products = [*stack.products, (stack.width, subject.config.tokenizer.codes)]
+    stack = costs.dynamics_stack(target.config)
+    products = [*stack.products, (stack.width, target.config.tokenizer.codes)]
     return roofs.measure(
         [(stack.tokens, inputs, outputs) for inputs, outputs in products],
         engine.path.arithmetic,
         engine.device,
-        costs.dynamics_numbers(subject.config) * costs.WEIGHT_BYTES[engine.path.arithmetic],
+        costs.dynamics_numbers(target.config) * costs.WEIGHT_BYTES[engine.path.arithmetic],
     )
 
 
@@ -188,13 +188,13 @@ def machine(device: str) -> dict[str, Any]:
     }
 
 
-def _gate(subject: Subject, device: str, path: dict[str, Any], say: Say) -> dict[str, Any]:
+def _gate(target: Target, device: str, path: dict[str, Any], say: Say) -> dict[str, Any]:
     """Whether the engine on this path says what the whole clip does; a speed without that is worth nothing."""
-    if costs.dynamics_numbers(subject.config) > LARGE:
+    if costs.dynamics_numbers(target.config) > LARGE:
         return {"ok": None, "detail": "not checked: the whole clip in float32 is too long to wait for"}
     say("checking the cache against the whole clip")
-    expected = selfcheck.whole_clip(subject.networks(), subject.config.dynamics.window + 2)
-    engine = subject.engine(device, **(path | selfcheck.PROBE))
+    expected = selfcheck.whole_clip(target.networks(), target.config.dynamics.window + 2)
+    engine = target.engine(device, **(path | selfcheck.PROBE))
     with contextlib.closing(engine):
         followed = selfcheck.follow(engine, expected)
         return {"ok": followed.within(engine.path.arithmetic), "detail": str(followed)}
@@ -229,19 +229,19 @@ def _frame(engine: GenieEngine, action: Callable[[], int], frames: int) -> dict[
 
 
 def _stages(
-    engine: GenieEngine, subject: Subject, action: Callable[[], int], frames: int, limit: Roofs
+    engine: GenieEngine, target: Target, action: Callable[[], int], frames: int, limit: Roofs
 ) -> dict[str, Any]:
     """Each stage: how often a frame has it, its time, its cost, its floor here, and the share of the floor reached.
 
     The frame of this table is the sum of its stages, with the stopwatch's own time in it.
     """
     path = from_dict(PathConfig, engine.info.path, "path")
-    spent, each = stages.stage_times(engine, [action() for _ in range(frames)])
-    spent |= stages.part_times(engine, [action() for _ in range(max(frames // 4, 3))])
+    spent, each = stopwatch.stage_times(engine, [action() for _ in range(frames)])
+    spent |= stopwatch.part_times(engine, [action() for _ in range(max(frames // 4, 3))])
     seconds = {name: statistics.median(times) for name, times in spent.items()}
     seconds["frame"] = sum(seconds.get(name, 0.0) for name in (*TOP, "rest"))
-    cost, often = costs.stages(subject.config, path), costs.repeats(subject.config, path)
-    floor = costs.floors(subject.config, path, limit.flops_per_s, limit.bytes_per_s)
+    cost, often = costs.stages(target.config, path), costs.repeats(target.config, path)
+    floor = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s)
     rows = [{"stage": "rest", "times": 1, "ms": _ms(seconds["rest"])}]
     for name, one in cost.items():
         whole, times = one * often[name], floor[name] * often[name]
@@ -251,14 +251,14 @@ def _stages(
         row["reached"] = round(times / seconds[name], 3) if name in seconds else None
         rows.insert(len(rows) - (name != "frame"), row)
     passes = [{name: _ms(statistics.median(times)) for name, times in one.items()} for one in each]
-    by = "processor time" if stages.clock(engine.device) is time.thread_time else "the time on the wall"
+    by = "processor time" if stopwatch.clock(engine.device) is time.thread_time else "the time on the wall"
     return {"stages": rows, "clock": by, "passes_ms": passes, "roofs": asdict(limit)}
 
 
-def _process(subject: Subject, device: str, path: dict[str, Any], frames: int) -> dict[str, Any]:
+def _process(target: Target, device: str, path: dict[str, Any], frames: int) -> dict[str, Any]:
     """From start to ready, and from a key to its frame, through the process that the window uses."""
     started = time.perf_counter()
-    channel = subject.process(device, **path)
+    channel = target.process(device, **path)
     try:
         info = channel.info
         ready = time.perf_counter() - started
@@ -296,12 +296,12 @@ def _waited(channel: EngineProcess, action: int) -> float:
 
 def _memory(engine: GenieEngine, before: int) -> dict[str, Any]:
     """MiB of weights, rings and pool, and the most that this process ever had."""
-    genie = stages.networks(engine)
+    genie = stopwatch.networks(engine)
     found: dict[str, Any] = {
         f"weights, {name}": _mib(sum(t.nbytes for t in (*part.parameters(), *part.buffers())))
         for name, part in genie.named_children()
     }
-    found |= {name if "pool" in name else f"ring, {name}": _mib(n) for name, n in stages.rings(engine).items()}
+    found |= {name if "pool" in name else f"ring, {name}": _mib(n) for name, n in stopwatch.rings(engine).items()}
     found |= {"peak of the process": _mib(_peak_memory()), "peak before the engine": _mib(before)}
     if engine.device.type == "cuda":
         found["peak on the GPU"] = _mib(torch.cuda.max_memory_allocated(engine.device))

@@ -15,7 +15,7 @@ from typing import Any
 from genie_play.config import PathConfig, from_dict
 from genie_play.engine.engine import GenieEngine
 from genie_play.eval import bench, costs
-from genie_play.eval.subjects import Shape, Subject
+from genie_play.eval.targets import Shape, Target
 from genie_play.types import GenieError
 
 STEPS = (1, 2, 4, 8, 16, 25)
@@ -24,19 +24,19 @@ FACTORS = (0.5, 2.0)  # of the width
 
 
 def grow(
-    subject: Subject, rounds: int = 7, device: str = "auto", say: Callable[[str], None] = lambda _: None, **path: Any
+    target: Target, rounds: int = 7, device: str = "auto", say: Callable[[str], None] = lambda _: None, **path: Any
 ) -> list[dict[str, Any]]:
-    """A row for each variant of a subject: milliseconds of the dynamics model a frame, and how many times the base's.
+    """A row for each variant of a target: milliseconds of the dynamics model a frame, and how many times the base's.
 
     `reached` is the share of the floor, measured once for the base. Variants that cannot be (heads that do not divide)
     are left out.
     """
-    base = Subject(subject.config, subject.path)
+    base = Target(target.config, target.path)
     engine = base.engine(device, **path)
     action = bench.random_actions()
     bench.fill(engine, action)
     limit = bench.roofs_of(base, engine, say)
-    rows = [_row("base", subject.config.name, base, engine, _times(engine, None, rounds), limit, None)]
+    rows = [_row("base", target.config.name, base, engine, _times(engine, None, rounds), limit, None)]
     for what, value, variant, more in _variants(base, engine):
         say(f"{what} {value}")
         other = variant.engine(device, **(path | more))
@@ -55,9 +55,9 @@ def _times(base: GenieEngine, other: GenieEngine | None, rounds: int) -> dict[st
     return bench.in_turn(works, rounds)
 
 
-def _variants(base: Subject, engine: GenieEngine) -> list[tuple[str, str, Subject, dict[str, Any]]]:
+def _variants(base: Target, engine: GenieEngine) -> list[tuple[str, str, Target, dict[str, Any]]]:
     config, dynamics = base.config, base.config.dynamics
-    found: list[tuple[str, str, Subject, dict[str, Any]]] = [
+    found: list[tuple[str, str, Target, dict[str, Any]]] = [
         ("passes", str(steps), base, {"steps": steps}) for steps in STEPS if steps != engine.path.steps
     ]
 
@@ -81,16 +81,16 @@ def _variants(base: Subject, engine: GenieEngine) -> list[tuple[str, str, Subjec
 def _row(
     what: str,
     value: str,
-    subject: Subject,
+    target: Target,
     engine: GenieEngine,
     times: dict[str, list[float]],
     limit: Any,
     base: dict[str, Any] | None,
 ) -> dict[str, Any]:
     path = from_dict(PathConfig, engine.info.path, "path")
-    found, often = costs.stages(subject.config, path), costs.repeats(subject.config, path)
+    found, often = costs.stages(target.config, path), costs.repeats(target.config, path)
     parts = ("embed", "pass", "head and sampling", "commit")
-    floors = costs.floors(subject.config, path, limit.flops_per_s, limit.bytes_per_s)
+    floors = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s)
     flops = sum(found[name].flops * often[name] for name in parts)
     spent = times.get("other", times["base"])
     seconds = statistics.median(spent)

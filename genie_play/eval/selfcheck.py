@@ -23,7 +23,7 @@ from genie_play import checkpoint, ops
 from genie_play.config import PathConfig
 from genie_play.engine.engine import ARITHMETIC, GenieEngine
 from genie_play.engine.state import Ring
-from genie_play.eval.stages import Watch, networks
+from genie_play.eval.stopwatch import Watch, networks
 from genie_play.nn.genie import Genie, load_genie
 from genie_play.session import journal
 from genie_play.session.session import Session

@@ -30,7 +30,7 @@ FIGURES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
 
 def text(found: dict[str, Any]) -> list[str]:
     """A measurement, stage by stage."""
-    on, path, what, frame = found["machine"], found["path"], found["subject"], found["frame"]
+    on, path, what, frame = found["machine"], found["path"], found["target"], found["frame"]
     latency, start, gate = found["latency"], found["start"], found["gate"]
     rows, columns = what["tokens"]
     weights = "random" if what["weights"] == "random" else "trained"
@@ -87,7 +87,7 @@ def compare(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
         if a and b and row["stage"] != "frame":
             figures.append({"figure": f"stage: {row['stage']}", "before": a, "now": b, "faster": round(a / b, 3)})
     differs = []
-    for part in ("subject", "path", "machine"):
+    for part in ("target", "path", "machine"):
         for key in {**before[part], **now[part]}:
             a, b = before[part].get(key), now[part].get(key)
             if a != b:
@@ -100,7 +100,7 @@ def comparison(found: dict[str, Any]) -> list[str]:
     rows = [[f["figure"], f["before"], f["now"], f"{f['faster']:.2f}"] for f in found["figures"]]
     lines = markdown(["figure", "before", "now", "times as good"], rows)
     notes = [f"not the same: {d['what']} was {d['before']}, is {d['now']}" for d in found["differs"]]
-    if any(d["what"].startswith(("subject.", "machine.device", "machine.threads")) for d in found["differs"]):
+    if any(d["what"].startswith(("target.", "machine.device", "machine.threads")) for d in found["differs"]):
         notes.append("other work or another machine: the ratios say nothing about the code")
     return [*lines, *notes]
 

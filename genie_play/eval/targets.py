@@ -23,7 +23,7 @@ from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.quantize import Quantizer
 from genie_play.types import GenieError
 
-CUSTOM = "custom"  # a subject that is all shape, on the sizes of BASE
+CUSTOM = "custom"  # a target that is all shape, on the sizes of BASE
 BASE = "spark"
 
 
@@ -66,7 +66,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """A world to measure; without a file its weights are random."""
 
     config: WorldConfig
@@ -91,7 +91,7 @@ class Subject:
         return load_genie(self.file)[0] if self.file is not None else random_genie(self.config)
 
     def describe(self) -> dict[str, Any]:
-        """What it is, for a table: two subjects with the same description are the same work."""
+        """What it is, for a table: two targets with the same description are the same work."""
         d, t = self.config.dynamics, self.config.tokenizer
         return {
             "name": self.config.name,
@@ -108,8 +108,8 @@ class Subject:
         }
 
 
-def find(target: str | Path, shape: Shape | None = None, random: bool = False) -> Subject:
-    """The subject of a name: a world's file if there is one, else a preset, or "custom", with random weights.
+def find(target: str | Path, shape: Shape | None = None, random: bool = False) -> Target:
+    """The target of a name: a world's file if there is one, else a preset, or "custom", with random weights.
 
     With a shape, or with `random`, it is the preset. GenieError lists what there is.
     """
@@ -119,9 +119,9 @@ def find(target: str | Path, shape: Shape | None = None, random: bool = False) -
     if name == CUSTOM or (config is not None and (shape or random)):
         assert config is not None
         config = shape.of(replace(config, name=name))
-        return Subject(config, shipped_path(config.sample))
+        return Target(config, shipped_path(config.sample))
     if config is not None and name not in checkpoint.names():
-        return Subject(config, shipped_path(config.sample))
+        return Target(config, shipped_path(config.sample))
     try:
         header = checkpoint.read(checkpoint.find(target))
     except GenieError as error:
@@ -130,7 +130,7 @@ def find(target: str | Path, shape: Shape | None = None, random: bool = False) -
         raise GenieError(f"{error}; presets: {', '.join(PRESETS)}; or {CUSTOM} with --layers and others") from None
     if shape or random:
         raise GenieError(f"{name} is a trained world and has its shape; choose {CUSTOM} or a preset for another")
-    return Subject(header.world, header.path, header.file, header.sha256)
+    return Target(header.world, header.path, header.file, header.sha256)
 
 
 def random_engine(world: Mapping[str, Any], device: str = "auto", **path: Any) -> GenieEngine:
