@@ -137,6 +137,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
 
     evaluate.add_argument("--upper-bound", type=Path, metavar="FILE", help="of train --true-actions, to stand beside")
+    evaluate.add_argument("--sweep", action="store_true", help="quality against passes, order and temperature instead")
+    evaluate.add_argument("--steps", type=_counts, metavar="N,N", help="passes of the sweep (default: 1,2,4,8,25)")
     evaluate.add_argument("--page", type=Path, metavar="X.md", help="write tables and sheets into this page")
 
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
@@ -199,6 +201,10 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
 
 
 def _grid(text: str) -> tuple[int, int]:

@@ -342,6 +342,16 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _eval(args: argparse.Namespace) -> int:
+    if args.sweep:
+        from genie_play.eval import study
+
+        if args.save or args.page or args.upper_bound:
+            raise GenieError("--sweep changes no world and no page; leave out --save, --page and --upper-bound")
+        found = study.study(args.world, args.out, args.quick, args.steps or study.STEPS, _note)
+        _show(args, found, study.table(found))
+        return 0
+    if args.steps:
+        raise GenieError("--steps is for --sweep")
     from genie_play import checkpoint
     from genie_play.eval import report
 
