@@ -146,9 +146,9 @@ def random_genie(config: WorldConfig) -> Genie:
             f"{config.name} needs {needed / 2**30:.0f} GiB of memory and {free / 2**30:.0f} GiB are free; choose a "
             "smaller size"
         )
-    state = torch.random.get_rng_state()
-    genie = Genie(config)
-    torch.random.set_rng_state(state)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        genie = Genie(config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in genie.parameters():
