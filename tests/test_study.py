@@ -31,6 +31,7 @@ def small(monkeypatch):
     size = dataclasses.replace(study.QUICK, clips=2, frames=8, free=2, free_frames=6)
     monkeypatch.setattr(study, "QUICK", size)
     monkeypatch.setattr(study, "ROUNDS", 1)
+    monkeypatch.setattr(study, "TEMPERATURES", ())
     before = measures.train_detector
     monkeypatch.setattr(measures, "train_detector", lambda *args, **more: before(*args, **more, steps=1))
 
@@ -91,8 +92,7 @@ def test_the_study_goes_on_where_it_stopped(tiny, small, tmp_path, monkeypatch):
     assert again["baselines"] == whole["baselines"]
 
 
-def test_the_command_and_what_it_refuses(tiny, small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(study, "TEMPERATURES", ())
+def test_the_command_and_what_it_refuses(tiny, small, tmp_path, capsys):
     words = ["eval", str(tiny), "--sweep", "--quick", "--steps", "1,50", "--out", str(tmp_path / "s")]
     assert cli.main(words) == 0
     out, err = capsys.readouterr()

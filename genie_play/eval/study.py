@@ -147,7 +147,7 @@ def pareto(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         parts = (
             row["next_frame"],
             row["delta"],
-            -abs(row["edges"] - 1),
+            -round(abs(row["edges"] - 1), 3),
             row["avatar"],
             -row["distance"],
             -row["times"],
