@@ -136,11 +136,13 @@ def test_a_wrong_arithmetic_is_found_and_an_impossible_one_too(world, monkeypatc
 def test_kernels_are_compared_where_they_run(monkeypatch):
     monkeypatch.setattr(ops, "_missing", lambda name: "")
     monkeypatch.setattr(ops, "_unfit", lambda name, device: "")
-    monkeypatch.setattr(ops, "self_check", lambda name, device: f"{name} on {device} is off", raising=False)
+    results = [("reveal", True, "equals its twin"), ("temporal", False, "off by 1")]
+    monkeypatch.setattr(ops, "self_check", lambda name, device: results, raising=False)
     (check,) = selfcheck._kernels("triton", "cpu")
-    assert (check.state, check.path, check.detail) == ("failed", "cpu/triton", "triton on cpu is off")
-    monkeypatch.setattr(ops, "self_check", lambda name, device: "")
-    assert next(selfcheck._kernels("triton", "cpu")).state == "ok"
+    assert (check.state, check.path, check.detail) == ("failed", "cpu/triton", "temporal: off by 1")
+    results.pop()
+    (check,) = selfcheck._kernels("triton", "cpu")
+    assert (check.state, check.detail) == ("ok", "1 comparisons equal")
     monkeypatch.delattr(ops, "self_check")
     monkeypatch.setattr(ops, "_failure", lambda name, device: "it draws other tokens")
     assert next(selfcheck._kernels("triton", "cpu")).detail == "it draws other tokens"

@@ -2,7 +2,8 @@
 
 FLOPs are those of matrix products, attention and convolutions, a multiplication and an addition each; norms, softmax
 and noise are left out. Bytes are the least that must move: weights and caches read once a pass, what is kept written
-once, each stage's input and output once; everything between stays on the chip. Knows nothing of torch or clocks.
+once, each stage's input and output once; everything between stays on the chip. Every row is counted in every layer: an
+engine that leaves some out of the last one does a little less than its floor. Knows nothing of torch or clocks.
 """
 
 from __future__ import annotations
