@@ -11,9 +11,8 @@ import torch
 from genie_play import checkpoint, cli, ops, paths
 from genie_play.checkpoint import Header
 from genie_play.config import preset
-from genie_play.engine import engine as engines
 from genie_play.engine import verdicts
-from genie_play.engine.engine import GenieEngine, find_device, shipped_path
+from genie_play.engine.engine import GenieEngine, shipped_path
 from genie_play.engine.state import Ring
 from genie_play.eval import selfcheck, targets
 from genie_play.nn.genie import save_genie
@@ -95,7 +94,7 @@ def test_a_decoder_that_loses_a_frame_is_found(world, monkeypatch):
 
 def test_a_machine_that_rolls_dice_is_found(world, monkeypatch):
     """Once in a while a kernel computes something else."""
-    before, calls = engines.ops.get("reference").embed, []
+    before, calls = ops.get("reference").embed, []
 
     def unsteady(*args):
         calls.append(1)
@@ -177,20 +176,35 @@ def test_damaged_and_many_verdicts(world, monkeypatch, caplog):
     assert not verdicts.barred("", "1")
 
 
-def test_auto_takes_no_device_that_failed(monkeypatch):
+def test_what_failed_is_not_chosen_and_what_is_asked_for_is_taken(world, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert find_device("auto", {"cuda/fp32": "off"}).type == "cpu"
-    assert find_device("auto", {"cuda/triton": "off"}).type == "cuda"
-    assert find_device("auto").type == "cuda"
+    sha256 = checkpoint.fingerprint(world)
+
+    def steered(failed, device="auto", **path):
+        verdicts.record("small", sha256, [], dict.fromkeys(failed, "off"))
+        return verdicts.steer(world, device, path)
+
+    assert steered([]) == ("auto", {})
+    assert steered(["cuda/fp32"]) == ("cpu", {})
+    assert steered(["cuda/fp32"], "cuda:1") == ("cuda:1", {})
+    assert steered(["cuda/triton"]) == ("cuda", {"ops": "reference"})
+    assert steered(["cuda/triton"], ops="triton") == ("cuda", {"ops": "triton"})
+    assert steered(["cuda/triton"], "cpu", steps=2) == ("cpu", {"steps": 2})
+    assert steered(["cpu/bf16"], "cpu") == ("cpu", {})  # it ships in fp32
+    assert verdicts.steer(object(), "auto", {}) == ("auto", {})
+    monkeypatch.setenv(ops.VARIABLE, "triton")
+    assert steered(["cuda/triton"]) == ("cuda", {})
 
 
-def test_kernels_that_failed_are_not_asked_for(monkeypatch):
-    cuda = torch.device("cuda")
-    assert engines._kernels(cuda, {"cuda/triton": "off"}) == "reference"
-    assert engines._kernels(cuda, {"cuda/fp32": "off"}) is None
-    assert engines._kernels(torch.device("cpu"), {"cuda/triton": "off"}) is None
-    monkeypatch.setenv(ops.VARIABLE, "triton")  # asked for by name
-    assert engines._kernels(cuda, {"cuda/triton": "off"}) is None
+def test_a_captured_frame_that_failed_gives_way_where_there_are_such(world, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Path:
+        frame: str = "eager"
+
+    verdicts.record("small", checkpoint.fingerprint(world), [], {"cuda/graph": "off"})
+    monkeypatch.setattr(verdicts, "PathConfig", Path)
+    assert verdicts.steer(world, "cuda", {}) == ("cuda", {"frame": "static"})
+    assert verdicts.steer(world, "cuda", {"frame": "graph"}) == ("cuda", {"frame": "graph"})
 
 
 def test_a_shipped_arithmetic_that_failed_is_not_used(tmp_path):

@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +81,16 @@ class GenieEngine:
     """
 
     def __init__(self, checkpoint: str | Path | Genie, device: str = "auto", **path: Any) -> None:
-        # what `doctor --deep` found wrong here is not chosen; asked for by name it is taken all the same
-        barred = {} if isinstance(checkpoint, Genie) else verdicts.barred(checkpoint)
-        self.device = find_device(device, barred)
-        name, backend = ops.choose(self.device, path.pop("ops", None) or _kernels(self.device, barred))
+        # what `doctor --deep` found wrong here is not chosen
+        device, path = verdicts.steer(checkpoint, device, path)
+        self.device = find_device(device)
+        name, backend = ops.choose(self.device, path.pop("ops", None))
         changes = {**path, "device": str(self.device), "ops": name}
         if isinstance(checkpoint, Genie):
             genie = copy.deepcopy(checkpoint).requires_grad_(False).eval()
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
-        if "arithmetic" not in path and f"{self.device.type}/{header.path.arithmetic}" in barred:
-            changes["arithmetic"] = "fp32"
         self.path = _path(header.path, changes)
         self._genie = self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
@@ -421,25 +418,16 @@ class GenieEngine:
         return torch.from_numpy(tokens.astype(np.int64))[None].to(self.device)
 
 
-def find_device(name: str, barred: Mapping[str, str] | None = None) -> torch.device:
-    """The torch device of a name: auto, cpu, cuda or cuda:N. BackendError for one asked for that is not there.
-
-    "auto" takes no device that is `barred` (see `verdicts`).
-    """
+def find_device(name: str) -> torch.device:
+    """The torch device of a name: auto, cpu, cuda or cuda:N. BackendError for one asked for that is not there."""
     if name == "auto":
-        usable = torch.cuda.is_available() and "cuda/fp32" not in (barred or {})
-        return torch.device("cuda" if usable else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise BackendError(f"no device is called {name!r}; choose auto, cpu or cuda")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise BackendError(f"torch finds no NVIDIA GPU for {name!r} here; choose cpu or auto")
     return torch.device(name)
-
-
-def _kernels(device: torch.device, barred: Mapping[str, str]) -> str | None:
-    """The backend to ask for on a device where the fastest one is barred."""
-    return "reference" if f"{device.type}/triton" in barred and not os.environ.get(ops.VARIABLE) else None
 
 
 def shipped_path(sample: SampleConfig) -> PathConfig:

@@ -7,8 +7,10 @@ path is taken whatever was found. Knows nothing of how it was found.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genie_play import __version__, checkpoint, paths
+from genie_play.config import PathConfig
 
 KEPT = 64  # verdicts; the oldest go first
 
@@ -37,6 +40,39 @@ def barred(world: Path | str, sha256: str = "") -> dict[str, str]:
     entry = known.get(_key(sha256 or checkpoint.fingerprint(world)), {})
     found = entry.get("failed", {}) if isinstance(entry, dict) else {}
     return {str(path): str(why) for path, why in found.items()} if isinstance(found, dict) else {}
+
+
+def steer(world: Any, device: str, path: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A device and the changes to a path, with what failed here replaced where nobody asked for it by name.
+
+    A device of "auto" is no GPU that failed; kernels, captured frames and the arithmetic that a world ships with give
+    way to their references. What is in memory and no file has no verdict.
+    """
+    failed = barred(world) if isinstance(world, str | Path) else {}
+    changes = dict(path)
+    if not failed:
+        return device, changes
+    import torch
+
+    from genie_play import ops
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() and "cuda/fp32" not in failed else "cpu"
+    kind = device.partition(":")[0]
+
+    def instead(part: str, name: str, value: str) -> None:
+        if f"{kind}/{part}" in failed and changes.get(name) is None:
+            log.warning("%s of %s is not used on this machine: %s", f"{kind}/{part}", world, failed[f"{kind}/{part}"])
+            changes[name] = value
+
+    if not os.environ.get(ops.VARIABLE):
+        instead("triton", "ops", "reference")
+    if "frame" in {field.name for field in dataclasses.fields(PathConfig)}:
+        instead("graph", "frame", "static")
+    shipped = checkpoint.read(world).path.arithmetic
+    if shipped != "fp32":  # there is nothing to put in its place
+        instead(shipped, "arithmetic", "fp32")
+    return device, changes
 
 
 def record(world: str, sha256: str, passed: list[str], failed: Mapping[str, str]) -> Path:

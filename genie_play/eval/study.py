@@ -213,7 +213,7 @@ class Bed:
         return slice(self.subject.size.free_frames // 2, None)
 
     def baselines(self) -> dict[str, Quality]:
-        """What real play is like beside other real play from the same starts, and what the tokenizer alone makes of it."""
+        """Other real play from the same starts, and what the tokenizer alone makes of the first."""
         through = decode(self.subject.genie, encode(self.subject.genie, self.real))
         return {REAL: self._free(self._real(1)), SEEN: self._free(through)}
 
