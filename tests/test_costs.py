@@ -162,6 +162,10 @@ def test_a_frame_is_its_stages_and_halves_with_half_the_bytes():
     assert small["pass"].flops == found["pass"].flops
     floors = costs.floors(config, path, 1e11, 1e10)
     assert floors["pass"] == max(found["pass"].flops / 1e11, found["pass"].bytes / 1e10)
+    slower = costs.floors(config, path, 1e11, 1e10, 1e8)  # attention in a slower arithmetic
+    rest = found["pass"].flops - found["projections and feed-forward"].flops
+    assert slower["pass"] == found["projections and feed-forward"].flops / 1e11 + rest / 1e8
+    assert slower["projections and feed-forward"] == floors["projections and feed-forward"]
     apart = 4 * (floors["pass"] + floors["head and sampling"]) + floors["embed"] + floors["commit"]
     assert floors["frame"] == pytest.approx(apart + floors["decode"] + floors["to picture"])
 

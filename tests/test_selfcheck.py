@@ -112,10 +112,9 @@ def test_a_wrong_arithmetic_is_found_and_an_impossible_one_too(world, monkeypatc
     before = GenieEngine._placed
 
     def wrong(self, genie):
-        genie = before(self, genie)
         if self.path.arithmetic == "bf16":
             genie.dynamics.blocks[1].ffn_out.weight *= 1.5
-        return genie
+        return before(self, genie)
 
     monkeypatch.setattr(GenieEngine, "_placed", wrong)
     check = found(world)["bf16 against fp32", "cpu/bf16"]
@@ -228,10 +227,9 @@ def test_doctor_names_what_failed_and_it_is_not_used_from_then_on(world, monkeyp
     before = GenieEngine._placed
 
     def wrong(self, genie):
-        genie = before(self, genie)
         if self.path.arithmetic == "bf16":
-            genie.dynamics.blocks[0].ffn_in.weight *= -1
-        return genie
+            genie.dynamics.blocks[0].ffn_out.weight *= -1
+        return before(self, genie)
 
     monkeypatch.setattr(GenieEngine, "_placed", wrong)
     code = cli.main(["doctor", "--deep", "--json"])

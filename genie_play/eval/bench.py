@@ -241,7 +241,7 @@ def _stages(
     seconds = {name: statistics.median(times) for name, times in spent.items()}
     seconds["frame"] = sum(seconds.get(name, 0.0) for name in (*TOP, "rest"))
     cost, often = costs.stages(target.config, path), costs.repeats(target.config, path)
-    floor = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s)
+    floor = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s, limit.values_per_s)
     rows = [{"stage": "rest", "times": 1, "ms": _ms(seconds["rest"])}]
     for name, one in cost.items():
         whole, times = one * often[name], floor[name] * often[name]

@@ -31,10 +31,6 @@ class Cost:
     def __mul__(self, times: float) -> Cost:
         return Cost(self.flops * times, self.bytes * times)
 
-    def seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
-        """The floor: arithmetic and traffic overlap wholly, so the longer of the two."""
-        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
-
 
 @dataclass(frozen=True)
 class Stack:
@@ -133,9 +129,21 @@ def repeats(config: WorldConfig, path: PathConfig) -> dict[str, int]:
     return {"embed": 1, **dict.fromkeys(inside, passes), "commit": 1, "decode": 1, "to picture": 1, "frame": 1}
 
 
-def floors(config: WorldConfig, path: PathConfig, flops_per_s: float, bytes_per_s: float) -> dict[str, float]:
-    """The least seconds of each stage. A frame's are those of its stages one after another."""
-    found = {name: cost.seconds(flops_per_s, bytes_per_s) for name, cost in stages(config, path).items()}
+def floors(
+    config: WorldConfig, path: PathConfig, flops_per_s: float, bytes_per_s: float, values_per_s: float | None = None
+) -> dict[str, float]:
+    """The least seconds of each stage. A frame's are those of its stages one after another.
+
+    `values_per_s` is the rate in the arithmetic of the values, where it is another than that of the weights: attention,
+    head and decoder run in it, and only projections in the quicker one.
+    """
+    values = values_per_s or flops_per_s
+    found = {}
+    cost = stages(config, path)
+    products = cost["projections and feed-forward"].flops
+    for name, one in cost.items():
+        quick = products if name in ("pass", "commit", "projections and feed-forward") else 0.0
+        found[name] = max(quick / flops_per_s + (one.flops - quick) / values, one.bytes / bytes_per_s)
     often = repeats(config, path)
     apart = ("embed", "pass", "head and sampling", "commit", "decode", "to picture")
     return found | {"frame": sum(found[name] * often[name] for name in apart)}

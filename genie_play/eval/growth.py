@@ -90,7 +90,7 @@ def _row(
     path = from_dict(PathConfig, engine.info.path, "path")
     found, often = costs.stages(target.config, path), costs.repeats(target.config, path)
     parts = ("embed", "pass", "head and sampling", "commit")
-    floors = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s)
+    floors = costs.floors(target.config, path, limit.flops_per_s, limit.bytes_per_s, limit.values_per_s)
     flops = sum(found[name].flops * often[name] for name in parts)
     spent = times.get("other", times["base"])
     seconds = statistics.median(spent)

@@ -31,6 +31,7 @@ class Roofs:
 
     arithmetic: str  # in which the products were made
     flops_per_s: float
+    values_per_s: float  # in the arithmetic of attention, head and decoder: that of int8 is float32, of fp8 bfloat16
     bytes_per_s: float
     products: dict[str, float]  # "144x256x768" (rows, inputs, outputs) -> FLOP/s
     copies: dict[str, float]  # "25 MiB" -> bytes/s, read and written both counted
@@ -51,6 +52,10 @@ def measure(shapes: Sequence[tuple[int, int, int]], arithmetic: str, device: tor
     for rows, inputs, outputs in dict.fromkeys([*shapes, (SQUARE, SQUARE, SQUARE)]):
         seconds = _best(_product(arithmetic, rows, inputs, outputs, device), device)
         products[f"{rows}x{inputs}x{outputs}"] = 2.0 * rows * inputs * outputs / seconds
+    values = max(products.values())
+    if arithmetic in ("int8", "fp8"):
+        square = _product("fp32" if arithmetic == "int8" else "bf16", SQUARE, SQUARE, SQUARE, device)
+        values = 2.0 * SQUARE**3 / _best(square, device)
     copies = {}
     for size in dict.fromkeys([max(working, 2**20), LARGE]):
         # ones: a page of zeros that nobody wrote to is not memory yet
@@ -58,7 +63,7 @@ def measure(shapes: Sequence[tuple[int, int, int]], arithmetic: str, device: tor
         goal = torch.empty_like(source)
         seconds = _best(lambda to=goal, of=source: to.copy_(of), device)  # type: ignore[misc]
         copies[f"{size / 2**20:.0f} MiB"] = 2.0 * source.numel() / seconds
-    return Roofs(arithmetic, max(products.values()), max(copies.values()), products, copies, _stated(device))
+    return Roofs(arithmetic, max(products.values()), values, max(copies.values()), products, copies, _stated(device))
 
 
 def _product(arithmetic: str, rows: int, inputs: int, outputs: int, device: torch.device) -> Callable[[], Any]:
