@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
-from genie_play.engine import arithmetic, building, calibration, cpu
+from genie_play.engine import arithmetic, building, calibration, cpu, verdicts
 from genie_play.engine.calibration import Calibration, Watch
 from genie_play.engine.fixed import FixedRing
 from genie_play.engine.graph import FrameRunner, Made
@@ -102,6 +102,8 @@ class GenieEngine:
         calibrate: bool = False,
         **path: Any,
     ) -> None:
+        # what `doctor --deep` found wrong here is not chosen
+        device, path = verdicts.steer(checkpoint, device, path)
         self.device = find_device(device)
         building.prepare(self.device)
         name, backend = ops.choose(self.device, path.pop("ops", None))
@@ -113,7 +115,9 @@ class GenieEngine:
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
         self.path = _path(header.path, building.resolve(_able(header.path, changes), header.world))
-        found = self._calibrated(genie, header.accepted) if calibrate and self.device.type == "cpu" else None
+        failed = {} if isinstance(checkpoint, Genie) else verdicts.barred(checkpoint)
+        accepted = [kind for kind in header.accepted if f"cpu/{kind}" not in failed]
+        found = self._calibrated(genie, accepted) if calibrate and self.device.type == "cpu" else None
         self.path = found.path if found else self.path
         self._genie = genie if adopt else self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
