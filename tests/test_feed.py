@@ -41,6 +41,19 @@ def test_a_source_that_was_sent_to_another_process_makes_the_same_clips(platform
     assert len(pickle.dumps(platformer)) < 10_000  # not the wardrobe
 
 
+def test_a_look_that_a_worker_draws_is_drawn_for_all(platformer):
+    platformer.batch(0, 1, 1)
+    before = platformer.wardrobe._drawn.copy()
+    with Ahead(platformer, 8, 2, workers=2) as ahead:
+        for _ in range(4):
+            ahead.take()
+            ahead.free()
+    assert before.sum() == 1
+    assert platformer.wardrobe._drawn.all()
+    alone = PlatformerSource(SIZE, 3, split="held-out", mix={"sketch": 1.0}, n_looks=4, enemies=True, calm=True)
+    assert np.array_equal(platformer.batch(9, 8, 2), alone.batch(9, 8, 2))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_order_and_are_those_of_the_source(platformer, workers):
     with Ahead(platformer, 2, 3, first=7, workers=workers) as ahead:

@@ -6,6 +6,8 @@ passes through here.
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,14 +64,37 @@ class PlatformerSource:
         self._shares = np.cumsum([share / sum(mix.values()) for share in mix.values()])
         seeds = looks.SPLITS[split][:n_looks]
         self.wardrobe = looks.Wardrobe([(f, s) for f in mix for s in seeds], tile or tile_size(size[0]), calm)
+        self._shared: dict[str, tuple[Any, str, tuple[int, ...]]] = {}  # array of the wardrobe -> memory, type, shape
+
+    def share(self) -> None:
+        """Move the wardrobe to memory that child processes see too: a look that one of them draws, all have.
+
+        Two that draw the same look at once write the same bytes. Twice is fine.
+        """
+        if not self._shared:
+            drawn = {name: value for name, value in vars(self.wardrobe).items() if isinstance(value, np.ndarray)}
+            context = multiprocessing.get_context("spawn")
+            for name, value in drawn.items():
+                memory: Any = context.RawArray(ctypes.c_uint8, max(value.nbytes, 1))
+                self._shared[name] = memory, value.dtype.str, value.shape
+            self._dress({name: value.copy() for name, value in drawn.items()})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process draws its own wardrobe: that is quicker than to send one."""
+        """Another process shares the wardrobe or draws its own: both are quicker than to send one."""
         worn = self.wardrobe
         return {**self.__dict__, "wardrobe": (worn.seeds, worn.tile, worn.calm)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({**state, "wardrobe": looks.Wardrobe(*state["wardrobe"])})
+        self._dress({})
+
+    def _dress(self, drawn: Mapping[str, NDArray[Any]]) -> None:
+        """Let the wardrobe use the shared memory, with what is drawn already."""
+        for name, (memory, dtype, shape) in self._shared.items():
+            array = np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+            if name in drawn:
+                array[...] = drawn[name]
+            setattr(self.wardrobe, name, array)
 
     def games(self, step: int, clips: int) -> tuple[Platformer, Players]:
         """The games and players of a batch, before its first frame."""

@@ -55,6 +55,8 @@ class Ahead:
         self._children: list[Any] = []
         self._rings: list[Clips] = []
         self._first = first
+        if workers and hasattr(source, "share"):
+            source.share()
         context = multiprocessing.get_context("spawn")
         shape = (SLOTS, clips, frames, *source.size, 3)
         for number in range(workers):
