@@ -286,6 +286,9 @@ TRAINING: dict[str, TrainConfig] = {
     ),
 }
 
+# of the minutes of a plan (`train --plan`), to each stage; they need not add up to anything
+SHARES: dict[str, float] = {"tokenizer": 30, "actions": 12, "decoder": 10, "dynamics": 48}
+
 
 def preset(name: str) -> WorldConfig:
     """The world config of that name; GenieError lists the names."""
