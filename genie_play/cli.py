@@ -229,20 +229,26 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from genie_play.train import loop
+    from genie_play.train import run
 
-    file = loop.train(
+    found = run.run(
         args.stage,
         args.preset,
         args.source,
         args.out,
-        steps=args.steps,
+        start=args.start,
+        report=args.report,
+        gated=not args.ungated,
         minutes=args.minutes,
+        steps=args.steps,
+        plan=args.plan,
         device=args.device,
         recipe=args.recipe,
         seed=args.seed,
+        workers=args.workers,
+        pool=args.pool,
     )
-    _show(args, {"world": file}, [str(file)])
+    _show(args, found, [str(found["world"])])
     return 0
 
 

@@ -64,5 +64,6 @@ def load_genie(path: Path, device: str | torch.device = "cpu") -> tuple[Genie, c
 
 
 def stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it goes into a file: weights in `dtype`, codebooks and counters as they are."""
     keep = not value.is_floating_point() or "quantizer" in name or "code_vectors" in name
     return value.detach().cpu().contiguous() if keep else value.detach().cpu().to(dtype).contiguous()

@@ -301,7 +301,7 @@ class Trainer:
             self._feeder = None
 
     def save(self) -> None:
-        """Write what resuming needs, then the world with the averaged weights; never after a loss that was no number."""
+        """Write what resuming needs, then the world with the averaged weights, unless a loss was no number."""
         self.check()
         tensors: dict[str, Tensor] = {"step": torch.tensor(self.step)}
         if self.seam is not None:
