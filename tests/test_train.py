@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from genie_play import checkpoint
-from genie_play.config import StageConfig
 from genie_play.data.clips import PlatformerSource
 from genie_play.nn.genie import load_genie
 from genie_play.train import loop, stages
@@ -164,15 +163,6 @@ def _not_a_number(genie, frames, step):
     outcome = stages.tokenizer_loss(genie, frames, step)
     outcome.loss = outcome.loss * float("nan")
     return outcome
-
-
-def test_rate_warms_up_holds_and_falls_to_zero():
-    config = StageConfig(100, 1, 1, warmup=0.1, decay=0.2)
-    rates = [loop.learning_rate(step, config) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9:80] == [1.0] * 71
-    assert rates[80:] == sorted(rates[80:], reverse=True)
-    assert rates[99] == pytest.approx(0.05)
 
 
 def test_masks_and_corruption():

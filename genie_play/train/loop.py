@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
 SAVE_SECONDS = 120.0  # between checkpoints of a run
 COMPILE_FROM = 500  # steps from which compiling pays: it costs about a minute and halves a step of dynamics
+COMPILE_MINUTES = 4.0  # of a stage's plan from which it pays
 SEAM = 0.02  # share of the steps in which optimisers and averages warm up again after a seam
 META = "genie_play_training"  # the metadata key of a training state
 FINE = -1  # no step whose loss was not a number
@@ -181,6 +182,8 @@ class Trainer:
         """Set the steps of a stage that has not begun by the minutes it may take, from the measured time of a step."""
         if not self.run.plan or self.run.steps or self.begun or self.stage.name in plan.read(self.run.out).steps:
             return
+        if plan.share(self.stage.name) * self.run.plan >= COMPILE_MINUTES:
+            self._compile()
         seconds = self.seconds_a_step()
         steps = plan.add(self.run.out, self.run.plan, self.stage.name, seconds)
         self.config = replace(self.config, steps=steps)
@@ -273,7 +276,6 @@ class Trainer:
     def seconds_a_step(self) -> float:
         """The mean time of a step over the whole of the stage, measured; weights and all else are as they were."""
         self.genie.train()
-        self._compile()
         kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
         batch = self.config.batch, self.config.frames
         spent = 0.0

@@ -74,7 +74,8 @@ def leave(out: Path, report: Path, problem: GenieError | None, trained: float) -
     paths.writable(report)
     if world_file(out).exists():
         pieces.pack(out, report)
-        shutil.copyfile(out / METRICS, report / METRICS)
+        if (out / METRICS).exists():
+            shutil.copyfile(out / METRICS, report / METRICS)
     found = summary(out, problem, trained)
     _write(report / SUMMARY, found)
     if not world_file(out).exists():
