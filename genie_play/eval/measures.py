@@ -114,6 +114,7 @@ def train_detector(
     The other class is the same scenes without one: crops from beside the avatar, and the avatar's place filled with
     scenery from beside it, whole or in part.
     """
+    crop = min(crop, with_avatar.shape[1] // 8 * 8)  # small pictures are seen whole
     generator = torch.Generator().manual_seed(seed)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)

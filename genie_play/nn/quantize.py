@@ -44,9 +44,11 @@ class Quantizer(nn.Module):
         self.register_buffer("started", torch.zeros((), dtype=torch.int64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        # whether it has started is asked every step: a GPU would have to stop to answer, so that stays here
+        started = self.started
         super()._apply(fn, recurse)
-        # whether it has started is asked every step: a GPU would have to stop to answer
-        self.started = self.started.cpu()
+        if started.device.type == "cpu":
+            self.started = started
         return self
 
     def forward(self, z: Tensor) -> Quantized:
@@ -97,7 +99,7 @@ class Quantizer(nn.Module):
         self.codebook.copy_(torch.where(self.counts[:, None] > 1e-3, moved, self.codebook))
         self.idle.add_(1).masked_fill_(caught > 0, 0)
         dead = self.idle > self.restart_after
-        if not dead.is_cuda and not dead.any():
+        if dead.device.type == "cpu" and not dead.any():
             return dead.sum()
         fit = (points * self.codebook[tokens]).sum(-1)
         # a random choice among the worst quarter: the very worst are often one and the same thing

@@ -253,7 +253,7 @@ class Trainer:
         loss = outcome.loss.detach()
         fine = torch.isfinite(loss) & torch.isfinite(norm)
         self.trouble = torch.where(fine | (self.trouble != FINE), self.trouble, self.step)
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             self.check()  # costs nothing here
         for optimiser in self.optimisers:
             optimiser.step()
@@ -358,7 +358,7 @@ class Trainer:
         """What the loss of this step may look at; its random numbers depend on the seed and the step alone."""
         seed = self.run.seed * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             return Step(self.step, self.config.steps, generator)
         return DeviceStep(self.step, self.config.steps, generator, self._drawn.manual_seed(seed))
 

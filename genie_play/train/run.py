@@ -83,8 +83,10 @@ def leave(out: Path, report: Path, problem: GenieError | None, trained: float) -
     began = time.monotonic()
     try:
         table, strips = evaluate(world_file(out))
-    except GenieError as error:
-        found["evaluation"] = {"problem": str(error)}
+    except Exception as error:
+        # the weights are worth more than their figures, and training may have something to say yet
+        log.exception("the evaluation failed")
+        found["evaluation"] = {"problem": f"{type(error).__name__}: {error}"}
     else:
         checkpoint.atomic_write(report / STRIPS, pictures.to_png(strips))
         found["evaluation"] = {**table, "seconds": round(time.monotonic() - began, 1)}
