@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from PIL import Image
 
 from genie_play import checkpoint, cli
 from genie_play.config import SHARES
-from genie_play.eval.report import Row
+from genie_play.eval.gates import STOPS
+from genie_play.eval.table import Row
 from genie_play.train import gates, loop, pieces, plan, run, stages
 from genie_play.types import GenieError
 
@@ -33,10 +33,17 @@ def quick(monkeypatch):
     return asked
 
 
-def rows(*values: float) -> SimpleNamespace:
-    """A report whose tokenizer has these figures."""
-    made = [Row("tokenizer", name, value) for name, value in zip(gates.STOPS["tokenizer"], values, strict=True)]
-    return lambda *_: SimpleNamespace(tokenizer=lambda: made)
+def measured(monkeypatch, *values: float) -> list[str]:
+    """Let the tokenizer have these figures; what is measured."""
+    asked = []
+    names = [name for network, name in STOPS if network == "tokenizer"]
+
+    def tokenizer(subject):
+        asked.append("tokenizer")
+        return [Row("tokenizer", name, value) for name, value in zip(names, values, strict=True)]
+
+    monkeypatch.setattr(gates, "PARTS", {"tokenizer": tokenizer})
+    return asked
 
 
 def test_two_machines_one_after_the_other(quick, tmp_path):
@@ -73,42 +80,56 @@ def test_an_evaluation_that_fails_costs_no_weights(tmp_path, monkeypatch):
     assert found["evaluation"] == {"problem": "ZeroDivisionError: no avatar"}
 
 
-def test_nothing_is_built_on_a_stage_that_misses_its_stop_value(quick, tmp_path, monkeypatch):
+def test_nothing_is_built_on_a_network_that_misses_its_stop_value(quick, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    monkeypatch.setattr(gates, "Report", rows(28.0, 21.0, 60.0))
+    asked = measured(monkeypatch, 28.0, 21.0, 60.0)
     with pytest.raises(GenieError, match=r"tokenizer: PSNR in the avatar's box, unseen looks is 21, 22 is the least"):
         run.run("all", out=out, report=tmp_path / "report", steps=2, **WHAT)
-    assert set(checkpoint.read(loop.world_file(out)).stages) == {"tokenizer"}
+    known = checkpoint.read(loop.world_file(out)).stages
+    assert "tokenizer.decoder" in known  # all of the network is through, and then it is measured
+    assert "dynamics" not in known
     found = json.loads((tmp_path / "report" / run.SUMMARY).read_text())
     assert "stopped at a gate" in found["problem"]
     assert found["gates"] == {"tokenizer": False}
 
-    # a gate that was missed is measured again, one that was passed is not
-    monkeypatch.setattr(gates, "Report", rows(27.0, 22.0, 40.0))
-    trainer = stages.STAGES["tokenizer"], loop.Run(out, "tiny", "platformer-calm")
-    gates.check(*trainer)
-    monkeypatch.setattr(gates, "Report", None)
-    gates.check(*trainer)
+    # a gate that was missed is measured again, one that was passed is not, until there are more steps
+    with pytest.raises(GenieError, match="stopped at a gate"):
+        run.run("all", out=out, steps=2, **WHAT)
+    assert len(asked) == 2
+    asked = measured(monkeypatch, 27.0, 22.0, 40.0)
+    what = stages.STAGES["decoder"], loop.Run(out, "tiny", "platformer-calm")
+    gates.check(*what)
+    gates.check(*what)
+    assert asked == ["tokenizer"]
     assert gates.read(out)["tokenizer"]["passed"] is True
-    # a stage without stop values passes
-    gates.check(stages.Stage("colours", ("tokenizer",), stages.tokenizer_loss), trainer[1])
+
+
+def test_a_network_is_measured_with_the_last_of_its_stages():
+    ours = loop.Run(None, "tiny", "x")
+    found = {name: gates.through(stage, ours) for name, stage in stages.STAGES.items()}
+    assert found == {"tokenizer": [], "actions": [], "keys": ["actions"], "decoder": ["tokenizer"],
+                     "dynamics": ["dynamics"]}  # fmt: skip
+    paper = loop.Run(None, "tiny", "x", "paper")
+    assert gates.through(stages.PAPER_STAGES["dynamics"], paper) == ["actions", "dynamics"]
 
 
 def test_ungated_goes_on(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(gates, "Report", rows(0.0, 0.0, 0.0))
+    asked = measured(monkeypatch, 0.0, 0.0, 0.0)
     run.run("all", out=tmp_path / "out", steps=1, gated=False, **WHAT)
     learnt = {name for stage in stages.STAGES.values() for name in stage.learns}
     assert set(checkpoint.read(loop.world_file(tmp_path / "out")).stages) >= learnt
+    assert not asked
 
 
 def test_every_stop_value_has_its_row_in_the_report(tmp_path, monkeypatch):
     """A row that was renamed must not open a gate."""
-    monkeypatch.setattr(gates, "QUICK", replace(gates.QUICK, clips=4, frames=8, starts=24))
+    monkeypatch.setattr(gates, "QUICK", replace(gates.QUICK, clips=3, frames=8, starts=24))
     loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "w", steps=1)
     loop.train("actions", "tiny", "platformer-calm", tmp_path / "w", steps=1)
-    for stage in ("tokenizer", "actions", "dynamics"):
-        found = gates.measure(stage, tmp_path / "w")
-        assert [finding.least for finding in found] == list(gates.STOPS[stage].values())
+    for network in gates.PARTS:
+        found = {finding.name: finding.least for finding in gates.measure(network, tmp_path / "w")}
+        assert found == {name: least for (part, name), least in STOPS.items() if part == network}
+    assert {part for part, _ in STOPS} == set(gates.PARTS)
     with pytest.raises(ValueError, match="no row"):
         gates._matched("tokenizer", [])
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from genie_play import checkpoint
 from genie_play.data.clips import PlatformerSource
 from genie_play.nn.genie import load_genie
+from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantizer
 from genie_play.paths import ROOT
 from genie_play.train import loop, stages
@@ -73,16 +74,20 @@ def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path
     loop.train("actions", "tiny", "x", out, steps=70)
     rows = metrics(out, "actions")
     assert rows[-1]["psnr"] > rows[-1]["copy"] + 1
-    assert rows[-1]["used"] >= 3 / 8
+    assert rows[-1]["used"] >= 3 / 12
+    loop.train("keys", "tiny", "x", out, steps=60)
+    rows = metrics(out, "keys")
+    assert rows[-1]["unexplained"] < 0.8 * rows[0]["unexplained"]
+    assert rows[-1]["say"] > 0.3
     loop.train("dynamics", "tiny", "x", out, steps=90)
     rows = metrics(out, "dynamics")
     assert rows[-1]["ce"] < 0.6 * rows[0]["ce"]
 
     genie, header = load_genie(loop.world_file(out))
-    assert set(header.stages) == {"tokenizer", "tokenizer.decoder", "actions", "dynamics"}
+    assert set(header.stages) == {"tokenizer", "tokenizer.decoder", "actions", "actions.keys", "dynamics"}
     assert header.stages["tokenizer"]["frames_seen"] == 110 * 8 * 4
     frames = torch.from_numpy(on_eight.clips).float() / 255
-    tokens, actions = stages.read_clip(genie, frames)
+    tokens, actions = stages.read_clip(genie, frames, stages.Step(0, 1, torch.Generator().manual_seed(0)))
     assert actions[:, 1:].unique().numel() > 1
     with torch.inference_mode():  # the true codes say more than another clip's
         hidden = torch.full_like(tokens, genie.dynamics.mask_id)
@@ -206,6 +211,8 @@ def test_a_step_waits_for_no_gpu(on_eight, tmp_path, monkeypatch, stage):
     for module in trainer.genie.modules():
         if isinstance(module, Quantizer):
             module.started.fill_(1)
+        if isinstance(module, Keys):
+            module.chosen.fill_(1)
     trainer.device = torch.device("meta")
     trainer.average = [copy.deepcopy(learner) for learner in trainer.learners]
     trainer.optimisers = loop.make_optimisers(trainer.learners, trainer.config)

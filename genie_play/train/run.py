@@ -13,6 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from genie_play import checkpoint, paths
 from genie_play.eval import report as evaluation
+from genie_play.eval.subject import QUICK
 from genie_play.media import pictures
 from genie_play.train import gates, loop, pieces
 from genie_play.train.loop import Run, world_file
@@ -29,6 +31,12 @@ from genie_play.train.stages import Stage
 from genie_play.types import GenieError
 
 SUMMARY, STRIPS, METRICS = "summary.json", "strips.png", "metrics.jsonl"
+
+# a machine is lent by the minute: enough to see whether training goes well
+BRIEF = replace(
+    QUICK, clips=8, starts=48, prompts=6, long_holds=1, free=4, free_frames=24, walks=1, walk=24, sketch_frames=8,
+    sight_steps=150,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +107,7 @@ def evaluate(world: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     for old in folder.glob("*.png"):
         old.unlink()
     with torch.random.fork_rng(devices=[]):
-        result = evaluation.evaluate(world, folder, quick=True)
+        result = evaluation.evaluate(world, folder, size=BRIEF)
     strips = [pictures.from_png(path.read_bytes()) for path in sorted(folder.glob("*.png"))]
     rows = {f"{row['stage']}: {row['name']}": round(row["value"], 4) for row in result["rows"]}
     return {"rows": rows, "table": result["table"], "labels": result["labels"]}, stack(strips)
