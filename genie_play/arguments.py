@@ -138,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = command("eval", "measure a world on levels and looks that it was not trained on", _json)
     evaluate.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    what = "folder of clips, held out from training: measure on these, from pictures alone"
+    evaluate.add_argument("--source", type=Path, metavar="FOLDER", help=what)
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the table and its pictures go")
     evaluate.add_argument("--quick", action="store_true", help="fewer samples: a first impression")
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")

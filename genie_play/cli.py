@@ -323,17 +323,21 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _eval(args: argparse.Namespace) -> int:
     from genie_play import checkpoint
-    from genie_play.eval import report
+    from genie_play.eval import clips, report
 
-    result = report.evaluate(
-        checkpoint.find(args.world),
-        args.out,
-        args.quick,
-        args.save,
-        args.upper_bound,
-        args.page,
-        lambda what: _note(f"measuring {what}"),
-    )
+    world = checkpoint.find(args.world)
+    if args.source is not None:
+        result = clips.evaluate(world, args.source, args.out, args.quick, args.save)
+    else:
+        result = report.evaluate(
+            world,
+            args.out,
+            args.quick,
+            args.save,
+            args.upper_bound,
+            args.page,
+            lambda what: _note(f"measuring {what}"),
+        )
     _show(args, result, [*result["table"].splitlines(), "", *_label_lines(result["labels"])])
     return 0
 
@@ -383,7 +387,8 @@ def _path(path: dict[str, Any], device: str | None) -> dict[str, Any]:
     """The path of a replay, on another device if one is asked for."""
     if device is None:
         return path
-    return {key: value for key, value in path.items() if key != "ops"} | {"device": device}
+    bound = ("ops", "frame", "blocks")  # what a device decides for itself
+    return {key: value for key, value in path.items() if key not in bound} | {"device": device}
 
 
 def _outputs(out: Path, journal: bool = True) -> tuple[Path | None, Path | None]:

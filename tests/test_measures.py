@@ -22,6 +22,33 @@ def test_psnr_of_a_known_error():
     assert measures.psnr(a, b, where) > 90
 
 
+def test_psnr_of_each_picture_weighs_a_bad_one_less():
+    a = np.full((2, 4, 6, 3), 100, np.uint8)
+    b = a.copy()
+    b[0] += 1
+    b[1] += 40
+    each = [10 * np.log10(255**2 / error) for error in (1, 1600)]
+    assert measures.psnr_each(a, b) == pytest.approx(np.mean(each), abs=1e-3)
+    assert measures.psnr_each(a, a) == 60
+    assert measures.psnr(a, b) < measures.psnr_each(a, b)
+
+
+def test_ssim_gives_known_values():
+    y, x, c = np.mgrid[0:24, 0:32, 0:3]
+    a = ((7 * x + 13 * y + 31 * c + (x * y) % 11 * 9) % 256).astype(np.uint8)
+    b = np.clip(a.astype(int) + ((x + 2 * y + c) % 5 - 2) * 12, 0, 255).astype(np.uint8)
+    # scikit-image 0.26: structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert measures.ssim(a, b) == pytest.approx(0.9406067706, abs=1e-4)
+    assert measures.ssim(np.stack((a, b)), np.stack((b, b))) == pytest.approx((0.9406067706 + 1) / 2, abs=1e-4)
+    # where nothing varies only the means speak
+    flat = np.full((16, 16, 3), 100, np.uint8)
+    c1 = 2.55**2
+    known = (2 * 100 * 140 + c1) / (100**2 + 140**2 + c1)
+    assert measures.ssim(flat, flat + 40) == pytest.approx(known, abs=1e-4)
+    with pytest.raises(ValueError, match="window of 11"):
+        measures.ssim(flat[:8], flat[:8])
+
+
 def test_mutual_information_of_equal_and_of_independent_labels():
     labels = np.arange(800) % 4
     assert measures.mutual_information(labels, (labels + 1) % 4) == pytest.approx(1.0)
