@@ -120,7 +120,7 @@ def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 
     error = (seen.predicted.detach() - seen.target).square().mean()
     copy = (seen.source - seen.target).square().mean()
-    watch = {"psnr": psnr(error), "copy": psnr(copy), "used": _used(seen.quantized.tokens, actions.config.codes)}
+    watch = {"psnr": psnr(error), "copy": psnr(copy), "used": _used(seen.quantized.tokens, actions.quantizer.codes)}
     return Outcome(actions.loss(seen), watch, after)
 
 
