@@ -292,20 +292,26 @@ def _train(args: argparse.Namespace) -> int:
         file = upper_bound.train(args.true_actions, args.out, args.steps, args.minutes, args.device, args.seed)
         _show(args, {"world": file, "true_actions": True}, [str(file)])
         return 0
-    from genie_play.train import loop
+    from genie_play.train import run
 
-    file = loop.train(
+    found = run.run(
         args.stage,
         args.preset,
         args.source,
         args.out,
-        steps=args.steps,
+        start=args.start,
+        report=args.report,
+        gated=not args.ungated,
         minutes=args.minutes,
+        steps=args.steps,
+        plan=args.plan,
         device=args.device,
         recipe=args.recipe,
         seed=args.seed,
+        workers=args.workers,
+        pool=args.pool,
     )
-    _show(args, {"world": file}, [str(file)])
+    _show(args, found, [str(found["world"])])
     return 0
 
 

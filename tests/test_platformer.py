@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
 import pytest
 from engine_conformance import check_engine, same
 
-from genie_play.data import clips, game, levels, looks
-from genie_play.data.clips import PlatformerSource, Prefetch, contact_sheet, open_source
+from genie_play.data import game, levels, looks
+from genie_play.data.clips import PlatformerSource, contact_sheet, open_source
 from genie_play.data.game import Platformer
 from genie_play.data.platformer import PlatformerEngine, with_truth
 from genie_play.types import Frame, History, Move, Prompt, SourceError
@@ -249,25 +248,6 @@ def test_sources_by_name(tmp_path):
             PlatformerSource(SIZE, **wrong)
     sheet = contact_sheet(PlatformerSource((24, 40), n_looks=1), rows=2, columns=3)
     assert sheet.shape == (2 * 26, 3 * 42, 3)
-
-
-def test_prefetch_gives_the_batches_in_order_and_stops(source):
-    with Prefetch(source, 2, 3, start=7) as batches:
-        for step in (7, 8, 9):
-            np.testing.assert_array_equal(next(batches), source.batch(step, 2, 3))
-        assert [thread.name for thread in threading.enumerate()].count("prefetch") == 1
-    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
-    with pytest.raises(StopIteration):
-        next(batches)
-
-    class Broken:
-        fps, size = 10.0, SIZE
-
-        def batch(self, step: int, clips: int, frames: int) -> clips.Clips:
-            raise SourceError("the film tore; splice it")
-
-    with pytest.raises(SourceError, match="tore"), Prefetch(Broken(), 1, 2) as batches:
-        next(batches)
 
 
 def scene(size: tuple[int, int], seed: int = 0, count: int = 1) -> Prompt:

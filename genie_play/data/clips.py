@@ -1,4 +1,4 @@
-"""Where clips come from: the Source protocol, the platformer as a source, and reading ahead.
+"""Where clips come from: the Source protocol, and the platformer as a source.
 
 A batch is a pure function of the source's seed and the step, so that training resumes exactly. No true key and no mask
 passes through here.
@@ -6,11 +6,11 @@ passes through here.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator, Mapping
+import ctypes
+import multiprocessing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,37 @@ class PlatformerSource:
         self._shares = np.cumsum([share / sum(mix.values()) for share in mix.values()])
         seeds = looks.SPLITS[split][:n_looks]
         self.wardrobe = looks.Wardrobe([(f, s) for f in mix for s in seeds], tile or tile_size(size[0]), calm)
+        self._shared: dict[str, tuple[Any, str, tuple[int, ...]]] = {}  # array of the wardrobe -> memory, type, shape
+
+    def share(self) -> None:
+        """Move the wardrobe to memory that child processes see too: a look that one of them draws, all have.
+
+        Two that draw the same look at once write the same bytes. Twice is fine.
+        """
+        if not self._shared:
+            drawn = {name: value for name, value in vars(self.wardrobe).items() if isinstance(value, np.ndarray)}
+            context = multiprocessing.get_context("spawn")
+            for name, value in drawn.items():
+                memory: Any = context.RawArray(ctypes.c_uint8, max(value.nbytes, 1))
+                self._shared[name] = memory, value.dtype.str, value.shape
+            self._dress({name: value.copy() for name, value in drawn.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process shares the wardrobe or draws its own: both are quicker than to send one."""
+        worn = self.wardrobe
+        return {**self.__dict__, "wardrobe": (worn.seeds, worn.tile, worn.calm)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "wardrobe": looks.Wardrobe(*state["wardrobe"])})
+        self._dress({})
+
+    def _dress(self, drawn: Mapping[str, NDArray[Any]]) -> None:
+        """Let the wardrobe use the shared memory, with what is drawn already."""
+        for name, (memory, dtype, shape) in self._shared.items():
+            array = np.frombuffer(memory, dtype, int(np.prod(shape))).reshape(shape)
+            if name in drawn:
+                array[...] = drawn[name]
+            setattr(self.wardrobe, name, array)
 
     def games(self, step: int, clips: int) -> tuple[Platformer, Players]:
         """The games and players of a batch, before its first frame."""
@@ -85,62 +116,6 @@ class PlatformerSource:
                 game.step(players.keys(game))
             out[:, t] = game.render()
         return out
-
-
-class Prefetch:
-    """Batches of a source from a step on, made one ahead in a thread of their own. A context manager."""
-
-    def __init__(self, source: Source, clips: int, frames: int, start: int = 0, depth: int = 2) -> None:
-        self._queue: queue.Queue[Clips | BaseException] = queue.Queue(depth)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(source, clips, frames, start), name="prefetch", daemon=True
-        )
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Clips]:
-        return self
-
-    def __next__(self) -> Clips:
-        """The next batch; what the source raised is raised here."""
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
-        if isinstance(item, BaseException):
-            self.close()
-            raise item
-        return item
-
-    def __enter__(self) -> Prefetch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop the thread and wait for it. Twice is fine."""
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get_nowait()
-            except queue.Empty:
-                self._thread.join(0.01)
-
-    def _work(self, source: Source, clips: int, frames: int, step: int) -> None:
-        while not self._stop.is_set():
-            try:
-                item: Clips | BaseException = source.batch(step, clips, frames)
-            except Exception as error:
-                item = error
-            while not self._stop.is_set():
-                try:
-                    self._queue.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, BaseException):
-                return
-            step += 1
 
 
 def open_source(name: str | Path, size: tuple[int, int], seed: int = 0) -> Source:
