@@ -97,27 +97,66 @@ def _head(b: Body, kind: str, h: float, role: str) -> None:
     if kind == "square":
         b.box(-2.9, h - 2.5, 2.9, h + 2.4, role)
     else:
-        rx, rh = {"round": (2.8, 2.7), "egg": (2.4, 3.0), "big": (3.5, 3.2), "wide": (3.4, 2.3), "small": (2.0, 2.0)}[kind]
+        rx, rh = {"round": (2.8, 2.7), "egg": (2.4, 3.0), "big": (3.5, 3.2), "wide": (3.4, 2.3), "small": (2.0, 2.0)}[
+            kind
+        ]
         b.oval(0.2, h, rx, rh, role)
 
 
 def _hat(b: Body, kind: str, h: float) -> None:
     """What is worn or grows on a head whose middle is at height h."""
     if kind == "cap":
-        b.poly(((-2.8, h + 0.8), (4.6, h + 0.6), (4.6, h + 1.5), (2.4, h + 1.8), (1.6, h + 3.0), (-1.8, h + 3.0)), "trim")
+        b.poly(
+            ((-2.8, h + 0.8), (4.6, h + 0.6), (4.6, h + 1.5), (2.4, h + 1.8), (1.6, h + 3.0), (-1.8, h + 3.0)), "trim"
+        )
     elif kind == "cone":
         b.poly(((-3.6, h + 1.4), (3.8, h + 1.4), (0.4, h + 6.4)), "trim")
     elif kind == "hair":
-        b.poly(((-3.2, h - 2.4), (-3.3, h + 2.0), (0, h + 3.4), (3.1, h + 2.2), (2.8, h + 1.1), (-1.0, h + 1.2), (-1.4, h - 2.0)), "trim")
+        b.poly(
+            (
+                (-3.2, h - 2.4),
+                (-3.3, h + 2.0),
+                (0, h + 3.4),
+                (3.1, h + 2.2),
+                (2.8, h + 1.1),
+                (-1.0, h + 1.2),
+                (-1.4, h - 2.0),
+            ),
+            "trim",
+        )
     elif kind == "ponytail":
         b.poly(((-2.8, h + 0.6), (0, h + 3.2), (2.9, h + 1.2), (0, h + 1.2)), "trim")
         b.line((b.at(-2.4, h + 1.2), b.at(-4.6, h - 0.4), b.at(-4.2, h - 2.4)), 1.4, "trim")
     elif kind == "hood":
-        b.poly(((-3.0, h - 2.4), (-3.1, h + 1.8), (0.2, h + 3.2), (3.1, h + 1.8), (3.0, h + 0.9), (-0.6, h + 0.9), (-0.6, h - 1.0), (2.8, h - 1.0), (2.2, h - 2.6)), "trim")
+        b.poly(
+            (
+                (-3.0, h - 2.4),
+                (-3.1, h + 1.8),
+                (0.2, h + 3.2),
+                (3.1, h + 1.8),
+                (3.0, h + 0.9),
+                (-0.6, h + 0.9),
+                (-0.6, h - 1.0),
+                (2.8, h - 1.0),
+                (2.2, h - 2.6),
+            ),
+            "trim",
+        )
     elif kind == "plume":
         b.line((b.at(0, h + 2.2), b.at(-0.6, h + 4.6), b.at(-3.0, h + 4.0)), 1.3, "body")
     elif kind == "crown":
-        b.poly(((-2.6, h + 1.6), (2.9, h + 1.6), (3.3, h + 4.6), (1.7, h + 3.2), (0.2, h + 4.9), (-1.4, h + 3.2), (-3.0, h + 4.6)), "skin")
+        b.poly(
+            (
+                (-2.6, h + 1.6),
+                (2.9, h + 1.6),
+                (3.3, h + 4.6),
+                (1.7, h + 3.2),
+                (0.2, h + 4.9),
+                (-1.4, h + 3.2),
+                (-3.0, h + 4.6),
+            ),
+            "skin",
+        )
     elif kind == "antenna":
         b.line((b.at(0.2, h + 2.0), b.at(0.2, h + 4.2)), 0.8, "trim")
         b.oval(0.2, h + 4.6, 0.9, 0.9, "trim")
@@ -210,10 +249,20 @@ def _lump(b: Body, kind: str) -> None:
         wide = {"walk-a": 4.9, "walk-b": 4.0, "rise": 3.6, "fall": 4.2, "duck": 5.4}.get(b.pose, 4.5)
         b.oval(0, 30 / wide / 2, wide, 30 / wide / 2)
         eye = 4.4
-        if b.back:
-            b.line((b.at(-1.5, 4.0), b.at(1.5, 5.0)), 0.9, "trim")
     elif kind == "egg":
-        b.poly(((-2.4, 1.8), (2.4, 1.8), (3.8, 4.6), (3.2, 8.0), (1.6, 10.6), (0, 11.2), (-1.6, 10.6), (-3.2, 8.0), (-3.8, 4.6)))
+        b.poly(
+            (
+                (-2.4, 1.8),
+                (2.4, 1.8),
+                (3.8, 4.6),
+                (3.2, 8.0),
+                (1.6, 10.6),
+                (0, 11.2),
+                (-1.6, 10.6),
+                (-3.2, 8.0),
+                (-3.8, 4.6),
+            )
+        )
     elif kind == "cube":
         b.box(-3.6, 2.0, 3.6, 9.4)
     elif kind == "slab":
@@ -230,7 +279,20 @@ def _lump(b: Body, kind: str) -> None:
         b.line((b.at(-3.4, 4.3 - turn), b.at(3.4, 4.3 + turn)), 1.3, "trim")
         eye = 5.6
     elif kind == "star":
-        b.poly(((-4.6, 7.4), (-1.3, 7.6), (0, 11.4), (1.3, 7.6), (4.6, 7.4), (2.0, 5.0), (2.8, 1.6), (0, 3.4), (-2.8, 1.6), (-2.0, 5.0)))
+        b.poly(
+            (
+                (-4.6, 7.4),
+                (-1.3, 7.6),
+                (0, 11.4),
+                (1.3, 7.6),
+                (4.6, 7.4),
+                (2.0, 5.0),
+                (2.8, 1.6),
+                (0, 3.4),
+                (-2.8, 1.6),
+                (-2.0, 5.0),
+            )
+        )
         eye = 6.6
     elif kind == "mushroom":
         b.box(-2.0, 2.0, 2.0, 6.4, "skin")
@@ -248,13 +310,15 @@ def _lump(b: Body, kind: str) -> None:
     elif kind == "drop":
         b.poly(((-2.6, 2.0), (2.6, 2.0), (3.7, 4.6), (2.6, 7.2), (0.4, 12.0), (-2.6, 7.2), (-3.7, 4.6)))
         eye = 5.6
+    if b.back:
+        b.line((b.at(-1.6, eye - 1.2), b.at(1.6, eye - 0.8)), 1.1, "trim")
     b.eyes((-0.4, eye), (2.2, eye), size=0.65)
 
 
 def _beast(b: Body, kind: str) -> None:
     """Four legs and a long body."""
-    stride = {"walk-a": 1.5, "walk-b": -0.9, "rise": 1.8, "fall": 2.0}.get(b.pose, 0.3)
-    lift = {"rise": 0.9, "fall": 0.6}.get(b.pose, 0.0)
+    stride = {"walk-a": 1.5, "walk-b": -0.9, "rise": 1.8, "fall": 2.0, "climb": 1.2}.get(b.pose, 0.3)
+    lift = {"rise": 0.9, "fall": 0.6, "climb": 1.2}.get(b.pose, 0.0)
     for x, way in ((-3.0, -1), (-2.0, 1), (2.0, -1), (3.0, 1)):
         b.line((b.at(x, 3.6), (x + way * stride, lift + 0.7)), 1.4, "trim")
     if kind == "turtle":
@@ -278,7 +342,7 @@ def _beast(b: Body, kind: str) -> None:
     b.oval(5.4, reach - 0.5, 1.2, 1.0, "skin")
     b.eyes((3.9, reach + 0.5))
     if b.back:
-        b.line((b.at(-2.0, 5.4), b.at(1.4, 5.4)), 0.9, "trim")
+        b.line((b.at(-2.4, 5.2), b.at(1.6, 5.2)), 1.3, "trim")
 
 
 def _machine(b: Body, kind: str) -> None:
@@ -323,7 +387,17 @@ def _stick(b: Body, kind: str) -> None:
     else:
         b.oval(0.1, middle, head, head, "head")
     if kind == "stick-hat":
-        b.poly(((-2.9, middle + 1.2), (3.1, middle + 1.2), (2.0, middle + 1.8), (1.6, middle + 4.0), (-1.4, middle + 4.0), (-1.8, middle + 1.8)), "trim")
+        b.poly(
+            (
+                (-2.9, middle + 1.2),
+                (3.1, middle + 1.2),
+                (2.0, middle + 1.8),
+                (1.6, middle + 4.0),
+                (-1.4, middle + 4.0),
+                (-1.8, middle + 1.8),
+            ),
+            "trim",
+        )
     elif kind == "stick-hair":
         for x in (-1.6, -0.6, 0.5, 1.5):
             b.line((b.at(x, middle + 1.7), b.at(x * 1.6, middle + 3.5)), 0.0, "line")
@@ -339,16 +413,19 @@ _HEADS = {
     "wizard": ("egg", "cone", "robe", "none", "eye"), "knight": ("square", "plume", "box", "none", "visor"),
     "astronaut": ("big", "none", "barrel", "none", "visor"), "ninja": ("round", "hood", "thin", "none", "eye"),
     "robot": ("square", "antenna", "box", "none", "visor"), "king": ("round", "crown", "robe", "none", "eye"),
-    "alien": ("big", "antenna", "thin", "none", "eyes", "body"), "cat": ("round", "cat-ears", "box", "tail", "eyes", "body"),
+    "alien": ("big", "antenna", "thin", "none", "eyes", "body"),
+    "cat": ("round", "cat-ears", "box", "tail", "eyes", "body"),
     "rabbit": ("egg", "rabbit-ears", "barrel", "puff", "eye", "body"),
     "bear": ("round", "bear-ears", "barrel", "none", "snout", "body"),
     "fox": ("round", "cat-ears", "thin", "bushy", "snout", "body"),
     "dinosaur": ("egg", "spikes", "barrel", "dino", "snout", "body"),
-    "imp": ("round", "horns", "box", "tail", "eyes", "body"), "bird": ("round", "none", "barrel", "puff", "beak", "body"),
+    "imp": ("round", "horns", "box", "tail", "eyes", "body"),
+    "bird": ("round", "none", "barrel", "puff", "beak", "body"),
     "frog": ("wide", "frog-eyes", "barrel", "none", "high", "body"),
 }  # fmt: skip
 _LUMPS = (
-    "blob", "ghost", "slime", "egg", "cube", "slab", "triangle", "diamond", "ball", "star", "mushroom", "cactus", "drop",
+    "blob", "ghost", "slime", "egg", "cube", "slab", "triangle", "diamond", "ball", "star", "mushroom", "cactus",
+    "drop",
 )  # fmt: skip
 STICKS = (
     "stick", "stick-head", "stick-hat", "stick-hair", "stick-box", "stick-dress", "stick-square", "stick-cat",

@@ -25,7 +25,10 @@ Clips = NDArray[np.uint8]  # (clips, frames, H, W, 3)
 # shares of the families of looks
 MIX = {"pixel": 0.23, "flat": 0.17, "sketch": 0.32, "painted": 0.14, "photo": 0.14}
 CALM_MIX = {"pixel": 0.45, "flat": 0.30, "sketch": 0.25}
-SHIFTED, STILL = 0.35, 0.10  # shares of the clips of "platformer" with an avatar off the middle, with a camera that waits
+SHIFTED, STILL = (
+    0.35,
+    0.10,
+)  # shares of the clips of "platformer" with an avatar off the middle, with a camera that waits
 PLATFORMERS = {"platformer": False, "platformer-calm": True}  # source name -> calm
 
 

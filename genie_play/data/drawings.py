@@ -27,7 +27,7 @@ _PENS = {
 _RULINGS = {"plain": 0.58, "squared": 0.18, "lined": 0.14, "dotted": 0.05, "margin": 0.05}
 FILLS = {
     "none": 0.33, "hatch": 0.12, "long-hatch": 0.06, "sparse": 0.08, "cross": 0.04, "ticks": 0.07, "scribble": 0.05,
-    "dots": 0.04, "pebbles": 0.03, "masonry": 0.05, "squares": 0.03, "wash": 0.05, "streaks": 0.04, "solid": 0.04,
+    "dots": 0.04, "pebbles": 0.03, "masonry": 0.05, "squares": 0.03, "wash": 0.09, "streaks": 0.05, "solid": 0.04,
 }  # fmt: skip
 EDGES = {
     "line": 0.40, "double": 0.06, "grass": 0.13, "ticks": 0.12, "thick": 0.11, "boxes": 0.07, "top": 0.11,
@@ -58,6 +58,7 @@ class Hand:
     across: tuple[float, ...]  # how low a level line is at the seams of the variants
     along: tuple[float, ...]  # how far in an upright one is
     style: Style  # for what is drawn as in the calm source
+    plain_far: bool  # hills are a line, with nothing inside
     bare: bool  # no backdrop at all
 
 
@@ -94,6 +95,7 @@ def hand(rng: Rng, tool: str, sheet: str) -> Hand:
         across=tuple(float(start + v) for v in rng.uniform(0, 2 * steady, VARIANTS)),
         along=tuple(float(start + v) for v in rng.uniform(0, 1.6 * steady, VARIANTS)),
         style=style,
+        plain_far=bool(rng.random() < 0.75),
         bare=bool(rng.random() < 0.6),
     )
 
@@ -205,7 +207,7 @@ def edges(h: Hand, rng: Rng, tile: int, c: Colours) -> tuple[Plane, Plane]:
 
 def _side(h: Hand, rng: Rng, side: int, variant: int, tile: int, c: Colours) -> Layer:
     p = _layer(h, rng, tile)
-    ink, pen = c["ink"], h.pen
+    ink, pen = c["ground_ink"], h.pen
     here, there = variant, (variant + 1) % VARIANTS
     if h.edge == "top" and side != NORTH:
         if side == SOUTH:
@@ -274,7 +276,12 @@ def _crate(p: Layer, h: Hand, brick: bool, off: Plane, c: Colours) -> None:
         inside = blend(c["paper"], ink, 0.75)
     p.fill(np.ones_like(p.x, bool), inside)
     e = 0.3 + pen / 2
-    corners = [(e + off[0] * 0.5, e), (8 - e, e + off[1] * 0.5), (8 - e + off[2] * 0.5, 8 - e), (e, 8 - e + off[3] * 0.5)]
+    corners = [
+        (e + off[0] * 0.5, e),
+        (8 - e, e + off[1] * 0.5),
+        (8 - e + off[2] * 0.5, 8 - e),
+        (e, 8 - e + off[3] * 0.5),
+    ]
     p.stroke([*corners, corners[0]], pen, ink)
     if h.crate == "cross" and not brick:
         p.stroke([corners[0], corners[2]], thin, c["hatch"])
@@ -317,7 +324,11 @@ def _coin(p: Layer, h: Hand, off: Plane, c: Colours) -> None:
     if h.coin == "dot":
         p.disc(x, y, 1.6, 1.6, ink)
     elif h.coin == "star":
-        for a, b in (((x, y - 3), (x, y + 3)), ((x - 2.8, y - 1), (x + 2.8, y + 1)), ((x - 2.4, y + 2), (x + 2.4, y - 2))):
+        for a, b in (
+            ((x, y - 3), (x, y + 3)),
+            ((x - 2.8, y - 1), (x + 2.8, y + 1)),
+            ((x - 2.4, y + 2), (x + 2.4, y - 2)),
+        ):
             p.stroke([a, b], pen * 0.9, c["accent"])
     elif h.coin == "diamond":
         points = [(x, y - 3.2), (x + 2.6, y), (x, y + 3.2), (x - 2.6, y), (x, y - 3.2)]
@@ -334,8 +345,7 @@ def sun(h: Hand, rng: Rng, tile: int, c: Colours) -> Layer:
     rough = 1 - np.clip(0.6 * h.grain * noise(rng, 2 * tile, 1.4, 1.4), -0.15, 0.8) if h.grain else None
     p = Layer(16, 16, tile, h.strength, rough)
     x, y, r = 8 + rng.uniform(-1, 1), 8 + rng.uniform(-1, 1), rng.uniform(2.6, 4.6)
-    pale = rng.random() < 0.5
-    pen, ink = min(max(0.8 * h.pen, 0.75), 1.5), c["pale"] if pale else c["ink"]
+    pen, ink = min(max(0.8 * h.pen, 0.75), 1.5), c["sun_ink"]
     if rng.random() < 0.5:
         p.disc(x, y, r, r, c["accent"])
     p.ring(x, y, r, r * rng.uniform(0.9, 1.1), pen, ink)
@@ -350,5 +360,6 @@ def sun(h: Hand, rng: Rng, tile: int, c: Colours) -> Layer:
 def back(kind: str, h: Hand, rng: Rng, tile: int, c: Colours) -> Layer:
     """A piece of the backdrop: clouds, stars, a range of hills."""
     p = _layer(h, rng, tile, 0.6)
-    sketch_back(p, kind, h.style, c, 0)
+    if not (h.plain_far and kind in ("far-0", "far-1", "far-2")):
+        sketch_back(p, kind, h.style, c | {"pale": c["cloud_ink"]} if kind.startswith("cloud") else c, 0)
     return p

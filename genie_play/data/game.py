@@ -3,8 +3,8 @@
 All lengths in the game are half tiles and every tick moves the avatar by -1, 0 or 1 of them in each direction:
 sideways without inertia; a jump rises 4 ticks while its key is held and falls at the same pace. The avatar's box is
 2 x 3 half tiles and stays on that lattice, and so does the camera, which keeps it at one place of the picture, the
-middle unless told otherwise, or lets it roam within some distance of that place before it follows. Keys: 0 none, 1 left,
-2 right, 3 jump, 4 jump-left, 5 jump-right, 6 down (duck; through a ledge; down a ladder), 7 up (climb; a jump where
+middle unless told otherwise, or lets it roam within some distance of that place before it follows. Keys: 0 none,
+1 left, 2 right, 3 jump, 4 jump-left, 5 jump-right, 6 down (duck; through a ledge; down a ladder), 7 up (climb; a jump where
 there is no ladder). Nobody dies: gaps have floors, and the level is a cylinder. Critters (a switch) walk slowly to and
 fro, do no harm, and vanish under an avatar that falls on them.
 """
@@ -383,7 +383,7 @@ class Platformer:
         return cells
 
     def _full_cells(self) -> NDArray[np.uint8]:
-        """The half tiles in view, (B * rows * cols, bytes): sky, backdrop, the inside of the ground, edges and things."""
+        """The half tiles in view, (B * rows * cols, bytes): sky and ground, backdrop, edges and things."""
         w, block = self.wardrobe, (self.tile // 2) ** 2 * 3
         hy, hx = self._half_tiles(np.zeros_like(self.looks))
         code = self._codes(self._state.tiles, hy, hx)
@@ -463,7 +463,8 @@ def _overlap(
     """Where a picture of a size, its corner at (y, x), shows in an outer one: there, and in itself."""
     cuts = [(max(at, 0), max(min(at + n, total), 0), at) for at, n, total in zip((y, x), size, outer, strict=True)]
     here, there = (
-        tuple(slice(low - back * at, max(high - back * at, low - back * at)) for low, high, at in cuts) for back in (0, 1)
+        tuple(slice(low - back * at, max(high - back * at, low - back * at)) for low, high, at in cuts)
+        for back in (0, 1)
     )
     return (here[0], here[1]), (there[0], there[1])
 

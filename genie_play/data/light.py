@@ -1,7 +1,7 @@
 """How a picture is lit and held: uneven exposure and a camera that is not quite straight, both fixed to the picture.
 
-Neither changes from frame to frame, so that what a network must predict stays predictable. Exposures are tables that are
-multiplied and added, tilts say which four pixels each pixel is mixed of; both are made once a size.
+Neither changes from frame to frame, so that what a network must predict stays predictable. Exposures are tables that
+are multiplied and added, tilts say which four pixels each pixel is mixed of; both are made once a size.
 """
 
 from __future__ import annotations

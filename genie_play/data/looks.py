@@ -1,7 +1,7 @@
 """Looks from a seed: colours, textures, tiles, a backdrop, an avatar, and how the picture is lit and held.
 
-Five families: pixel, flat, sketch, painted, photo. Calm looks, what a small world can learn in an hour, come in the first
-three, with fewer and fainter textures. TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn for one
+Five families: pixel, flat, sketch, painted, photo. Calm looks, what a small world can learn in an hour, come in the
+first three, with fewer and fainter textures. TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn for one
 is drawn for the other.
 """
 
@@ -33,8 +33,8 @@ _TILTED = {"pixel": 0.0, "flat": 0.0, "sketch": 0.10, "painted": 0.03, "photo": 
 class Look:
     """Everything a game of tile size t is drawn with. Cut in quarter tiles, h = t / 2, as the camera moves by those.
 
-    Tiles and figures hold colours times cover (255: whole). In a full look ground is filled from `fills` by its place in
-    the level, as is the sky, and its tiles hold the edges only; in a calm one `fills` is empty.
+    Tiles and figures hold colours times cover (255: whole). In a full look ground is filled from `fills` by its place
+    in the level, as is the sky, and its tiles hold the edges only; in a calm one `fills` is empty.
     """
 
     family: str
@@ -66,7 +66,8 @@ class Wardrobe:
     """Looks by number, drawn when first asked for and stacked so that many games are drawn at once.
 
     `seeds` lists (family, seed); the arrays have the fields of `Look` with a first axis over looks, and what is left of
-    a background under a tile or a figure, 255 less its cover, once a channel. Without `lit` pictures are neither lit nor tilted.
+    a background under a tile or a figure, 255 less its cover, once a channel. Without `lit`
+    pictures are neither lit nor tilted.
     """
 
     def __init__(self, seeds: Sequence[tuple[str, int]], tile: int = 8, calm: bool = False, lit: bool = True) -> None:
@@ -193,7 +194,8 @@ def _full(family: str, seed: int, tile: int) -> Look:
     tilt = int(rng.integers(1, light.TILTS)) if rng.random() < _TILTED[family] else 0
     textures = _cut(np.concatenate([sky, fill[None]]), 8)
     return _look(
-        (family, seed, tile), colours, (tiles, cover), (backs, behind), textures, figures, style, slow, bare, exposure, tilt
+        (family, seed, tile), colours, (tiles, cover), (backs, behind), textures, figures, style, slow, bare,
+        exposure, tilt,
     )  # fmt: skip
 
 
@@ -201,7 +203,8 @@ def _drawn_build(rng: np.random.Generator, h: drawings.Hand, c: Colours) -> spri
     """A stick figure or another avatar in outline, as dark as its lines allow."""
     stick = rng.random() < 0.45
     kind = palettes.pick(rng, avatars.STICKS if stick else avatars.SCENE_KINDS)
-    filled = not stick and rng.random() < 0.2
+    # a fill that is not seen on the paper needs its outline
+    filled = not stick and rng.random() < 0.2 and np.abs(c["hero"] - c["paper"]).sum() > 150
     return sprites.Build(
         kind=kind,
         tall=float(rng.uniform(0.8, 1.28)),

@@ -51,7 +51,7 @@ _MORE = {
 }  # fmt: skip
 
 SHEETS = {
-    "white": 0.33, "cream": 0.13, "yellow": 0.08, "grey": 0.11, "pastel": 0.07, "kraft": 0.06, "recycled": 0.08,
+    "white": 0.40, "cream": 0.13, "yellow": 0.06, "grey": 0.10, "pastel": 0.05, "kraft": 0.05, "recycled": 0.08,
     "board": 0.09, "blueprint": 0.05,
 }  # fmt: skip
 DARK_SHEETS = ("board", "blueprint")
@@ -185,6 +185,14 @@ def drawing_colours(rng: np.random.Generator, tool: str, sheet: str) -> Colours:
     water = hsv(rng.uniform(0.52, 0.62), 0.6, 0.9) if coloured else ink
     c["pool"] = paint.blend(paper, water, 0.45 if coloured else 0.15)
     c["pool_light"] = water
+    c |= {"ground_ink": ink, "cloud_ink": c["pale"], "sun_ink": c["pale"] if rng.random() < 0.5 else ink}
+    if coloured and rng.random() < 0.5:
+        # a pencil for each thing: clouds, sun, grass, earth
+        brown = hsv(rng.uniform(0.05, 0.11), rng.uniform(0.25, 0.6), rng.uniform(0.6, 0.9))
+        c["cloud_ink"] = paint.blend(paper, hsv(rng.uniform(0.52, 0.64), 0.6, 0.9), rng.uniform(0.4, 0.8))
+        c["sun_ink"] = hsv(rng.uniform(0.07, 0.13), 0.8, 0.95)
+        c["ground_ink"] = green if rng.random() < 0.6 else brown
+        c["wash"] = paint.blend(paper, brown if rng.random() < 0.7 else green, rng.uniform(0.2, 0.55))
     # the same by the names that figures use
     c |= {"body": hero, "trim": accent2 if coloured else hero, "skin": paper if coloured else hero, "outline": ink}
     return c

@@ -81,7 +81,10 @@ def sky(s: Scene, rng: Rng, tile: int, c: Colours) -> Plane:
         over += s.brush * noise(rng, n, 9 * scale, 2.5 * scale)[..., None]
     if s.grain:
         over += _film(s, rng, n)
-    bands = [shade(plane, c[f"sky{band}"], c[f"mark{band}"], blend(c[f"sky{band}"], c[f"cloud{band}"], 0.3)) for band in range(3)]
+    bands = [
+        shade(plane, c[f"sky{band}"], c[f"mark{band}"], blend(c[f"sky{band}"], c[f"cloud{band}"], 0.3))
+        for band in range(3)
+    ]
     return np.clip(np.stack(bands) + over, 0, 255)
 
 
@@ -218,7 +221,11 @@ def _finish(p: Canvas, s: Scene, rng: Rng, fine: int, lit: bool = True) -> tuple
 def _crate(p: Canvas, s: Scene, c: Colours, brick: bool) -> None:
     face, dark = (c["brick"], c["brick_dark"]) if brick else (c["crate"], c["crate_dark"])
     light = blend(face, np.full(3, 255.0), 0.35)
-    kind = s.crate if not brick else {"classic": "bricks", "cross": "bricks", "plus": "bevel", "band": "plain"}.get(s.crate, s.crate)
+    kind = (
+        s.crate
+        if not brick
+        else {"classic": "bricks", "cross": "bricks", "plus": "bevel", "band": "plain"}.get(s.crate, s.crate)
+    )
     p.rect(0, 0, 8, 8, face if kind == "plain" else dark)
     if kind == "plain":
         p.rect(0, 7, 8, 8, dark)

@@ -95,7 +95,9 @@ def _draw(
                 for dx, dh in zip(rx * swell * np.cos(turn), rh * swell * np.sin(turn), strict=True)
             ]
         else:
-            points = [place((x + float(dx), h + float(dh))) for (x, h), (dx, dh) in zip(part.points, shake, strict=False)]
+            points = [
+                place((x + float(dx), h + float(dh))) for (x, h), (dx, dh) in zip(part.points, shake, strict=False)
+            ]
         role = {"line": "outline", "head": "body"}.get(part.role, part.role)
         if part.shape == "line":
             thick = part.width or build.pen
@@ -113,7 +115,9 @@ def _draw(
     if rough is not None:
         # the pen leaves gaps; what it filled with the paper's colour stays whole
         drawn = np.abs(rgb - c["outline"]).sum(-1) < 30
-        mask = np.where(drawn, mask * np.clip(build.strength - build.grain * np.clip(rough, -0.3, 2.0), 0.25, 1.0), mask)
+        mask = np.where(
+            drawn, mask * np.clip(build.strength - build.grain * np.clip(rough, -0.3, 2.0), 0.25, 1.0), mask
+        )
     if build.crisp:
         rgb, mask = rgb[1::3, 1::3], (mask[1::3, 1::3] > 0.5).astype(np.float64)
     else:

@@ -1,7 +1,7 @@
 """Kinds of land for the full platformer: hills, flats, stairs, sky, towers, caves, rooms, and sparse paper levels.
 
-As `levels`, a pure function of a seed, many at once. Which kind a seed has depends on whether the look is drawn by hand:
-half the drawn levels are what a person would put on paper, one ground line, some platforms and much empty space.
+As `levels`, a pure function of a seed, many at once. Which kind a seed has depends on whether the look is drawn by
+hand: half the drawn levels are what a person would put on paper, one ground line, some platforms and much empty space.
 """
 
 from __future__ import annotations
@@ -14,8 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from genie_play.data import levels
 from genie_play.data.levels import (
-    BRICK, COIN, COLS, CRATE, EMPTY, GROUND, LADDER, LADDER_TOP, LEDGE, ROWS, SLOT, VARIANTS, Codes, Ints, Levels,
-    Seeds, uniforms,
+    BRICK,
+    COIN,
+    COLS,
+    CRATE,
+    EMPTY,
+    GROUND,
+    LADDER,
+    LADDER_TOP,
+    LEDGE,
+    ROWS,
+    SLOT,
+    VARIANTS,
+    Codes,
+    Ints,
+    Levels,
+    Seeds,
+    uniforms,
 )  # fmt: skip
 
 Flags = NDArray[np.bool_]
@@ -253,7 +268,8 @@ _OTHERS = np.array([KINDS.index(kind) for kind in _BUILT])
 # of each kind: lowest and highest ground, steps a column, pools and crates, platforms, plants and stones
 _ROLLING = np.array([
     {
-        "hills": (0, 7, 0.24, 0.7, 1, 1.0, 1.0), "flats": (1, 6, 0.05, 0.7, 1, 0.7, 1.0), "stairs": (0, 1, 0, 0.7, 1, 0.5, 1.0),
+        "hills": (0, 7, 0.24, 0.7, 1, 1.0, 1.0), "flats": (1, 6, 0.04, 0.2, 1, 0.7, 1.0),
+        "stairs": (0, 1, 0, 0.7, 1, 0.5, 1.0),
         "caves": (0, 5, 0.22, 0.7, 1, 0.55, 0.6), "paper": (1, 6, 0.07, 0, 0, 0.55, 0.12),
     }.get(kind, (0, 1, 0, 0, 0, 1, 1))
     for kind in KINDS

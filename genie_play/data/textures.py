@@ -1,7 +1,7 @@
 """Textures that tile: what ground, sky and paper are filled with, four tiles to a side and seamless.
 
-A texture is a plane of shades, -1 (dark) to 1 (light), over x and y in eighths of a tile, [0, 32) each. Knows nothing of
-colours beyond mixing them, nothing of seeds beyond the generator it is given.
+A texture is a plane of shades, -1 (dark) to 1 (light), over x and y in eighths of a tile, [0, 32) each. Knows nothing
+of colours beyond mixing them, nothing of seeds beyond the generator it is given.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ def _camo(rng: Rng, x: Plane, y: Plane) -> Plane:
 
 def _grain(rng: Rng, x: Plane, y: Plane, across: float, along: float, strength: float = 0.5) -> Plane:
     n = len(x)
-    plane = noise(rng, n, across * n / SIDE, along * n / SIDE) + 0.6 * noise(rng, n, 2.5 * across * n / SIDE, 6 * n / SIDE)
+    plane = noise(rng, n, across * n / SIDE, along * n / SIDE) + 0.6 * noise(
+        rng, n, 2.5 * across * n / SIDE, 6 * n / SIDE
+    )
     return np.clip(plane * strength, -1, 1)
 
 
@@ -195,7 +197,7 @@ CRISP: dict[str, _Texture] = {
     "stripes": _where(lambda x, y: x % 8 < 3, -0.7),
     "wide-stripes": _where(lambda x, y: x % 16 < 8, -0.5, 0.1),
     "steps": _where(lambda x, y: (y % 8 > 4) == (x % 8 > 4), -0.6),
-    "triangles": _where(lambda x, y: (y % 8 > 2 * np.abs(x % 8 - 4)), -0.8),
+    "triangles": _where(lambda x, y: y % 8 > 2 * np.abs(x % 8 - 4), -0.8),
     "grid": _where(lambda x, y: (x % 8 < 1) | (y % 8 < 1), -0.7),
     "seams": _where(lambda x, y: x % 16 < 1, -0.9),
     "plain": lambda r, x, y: np.zeros_like(x),
@@ -227,12 +229,18 @@ PHOTO: dict[str, _Texture] = {
 }
 GROUNDS = {"pixel": CRISP, "flat": CRISP, "painted": PAINTED, "photo": PHOTO}
 
+
+def _plus(u: Plane, v: Plane) -> Plane:
+    """Where a plus sign is, by the distances from its middle."""
+    return (np.maximum(u, v) < 3) & (np.minimum(u, v) < 1)
+
+
 # faint marks of a sky; the plain ones stand for the empty skies that most pictures have
 SKIES: dict[str, _Texture] = {
     "stripes": _where(lambda x, y: x % 16 < 8),
     "narrow": _where(lambda x, y: x % 8 < 2),
     "dots": _where(lambda x, y: np.hypot(x % 8 - 4, y % 8 - 4) < 1.2),
-    "plus": _where(lambda x, y: (np.abs(x % 16 - 8) < 1) & (np.abs(y % 8 - 4) < 3) | (np.abs(x % 16 - 8) < 3) & (np.abs(y % 8 - 4) < 1)),
+    "plus": _where(lambda x, y: _plus(np.abs(x % 16 - 8), np.abs(y % 8 - 4))),
     "slant": _where(lambda x, y: (x + y) % 16 < 5),
     "panes": _where(lambda x, y: (x % 8 < 1) | (y % 8 < 1)),
     "bricks": lambda r, x, y: np.minimum(_bricks(r, x, y, 4, 8), 0),
