@@ -423,6 +423,12 @@ _HEADS = {
     "bird": ("round", "none", "barrel", "puff", "beak", "body"),
     "frog": ("wide", "frog-eyes", "barrel", "none", "high", "body"),
 }  # fmt: skip
+
+
+def _walker(b: Body, kind: str) -> None:
+    _biped(b, *_HEADS[kind])
+
+
 _LUMPS = (
     "blob", "ghost", "slime", "egg", "cube", "slab", "triangle", "diamond", "ball", "star", "mushroom", "cactus",
     "drop",
@@ -431,7 +437,7 @@ STICKS = (
     "stick", "stick-head", "stick-hat", "stick-hair", "stick-box", "stick-dress", "stick-square", "stick-cat",
 )  # fmt: skip
 KINDS: dict[str, Callable[[Body], None]] = {
-    **{name: lambda b, spec=spec: _biped(b, *spec) for name, spec in _HEADS.items()},
+    **{name: partial(_walker, kind=name) for name in _HEADS},
     **{name: partial(_lump, kind=name) for name in _LUMPS},
     **{name: partial(_beast, kind=name) for name in ("dog", "pig", "turtle", "pony", "mouse")},
     **{name: partial(_machine, kind=name) for name in ("wheel", "tank", "walker")},

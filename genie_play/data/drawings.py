@@ -105,11 +105,13 @@ def paper(h: Hand, rng: Rng, tile: int, c: Colours) -> Plane:
     x, y = axes(tile)
     n, scale = len(x), tile / 8
     sheet = np.broadcast_to(c["paper"], (n, n, 3)).copy()
+    clean = rng.random() < 0.35
     fibres = rng.uniform(0.0, 2.5) * noise(rng, n, 1, 1) + rng.uniform(0, 2.5) * noise(rng, n, 8 * scale, 6 * scale)
     if h.dark and h.tool == "chalk":
         # a board that was wiped
         fibres = 2.0 * fibres + rng.uniform(0, 6) * np.abs(noise(rng, n, 10 * scale, 3 * scale))
-    sheet += fibres[..., None]
+    if not clean:
+        sheet += fibres[..., None]
     gap = SIDE / h.pitch
     width = 0.55 + 0.5 * rng.random()
     phase = rng.uniform(0, gap)
@@ -152,8 +154,8 @@ def ground(h: Hand, rng: Rng, tile: int, c: Colours, sheet: Plane) -> Plane:
         cover = np.clip(0.5 + (thin / 2 - away) * scale, 0, 1)
     elif h.fill in ("dots", "pebbles"):
         near, _, size = cells(rng, x, y, 25)
-        radius = 1.5 + 0.5 * size
-        cover = near < 0.8 if h.fill == "dots" else np.clip(0.5 + (thin / 2 - np.abs(near - radius)) * scale, 0, 1)
+        away = near + 0.2 if h.fill == "dots" else np.abs(near - 1.5 - 0.5 * size)
+        cover = np.clip(0.5 + (thin / 2 - away) * scale, 0, 1)
     elif h.fill in ("masonry", "squares"):
         high = 4 if h.fill == "masonry" else 8
         shift = 4.0 * ((y // high) % 2) if h.fill == "masonry" else 0.0
@@ -191,12 +193,12 @@ def edges(h: Hand, rng: Rng, tile: int, c: Colours) -> tuple[Plane, Plane]:
         sides = {side: _side(h, rng, side, variant, tile, c) for side in (NORTH, EAST, SOUTH, WEST)}
         for mask in range(1, 16):
             p = Layer(8, 8, tile)
-            if h.edge == "boxes":
+            boxes = h.edge == "boxes"
+            if boxes:
                 p.fill(np.ones_like(p.x, bool), blend(c["paper"], c["wash"], 0.7))
-                mask_sides = (NORTH, EAST, SOUTH, WEST)
-            else:
-                mask_sides = tuple(side for side in (WEST, EAST, SOUTH, NORTH) if mask & side)
-            for side in mask_sides:
+            for side in (WEST, EAST, SOUTH, NORTH):
+                if not (boxes or mask & side):
+                    continue
                 part = sides[side]
                 p.rgb = p.rgb * (1 - part.cover[..., None]) + part.rgb
                 p.cover = p.cover * (1 - part.cover) + part.cover

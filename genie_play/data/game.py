@@ -1,12 +1,12 @@
 """The game the shipped worlds learn from: a 2D platformer, many games at once, deterministic.
 
 All lengths in the game are half tiles and every tick moves the avatar by -1, 0 or 1 of them in each direction:
-sideways without inertia; a jump rises 4 ticks while its key is held and falls at the same pace. The avatar's box is
-2 x 3 half tiles and stays on that lattice, and so does the camera, which keeps it at one place of the picture, the
-middle unless told otherwise, or lets it roam within some distance of that place before it follows. Keys: 0 none,
-1 left, 2 right, 3 jump, 4 jump-left, 5 jump-right, 6 down (duck; through a ledge; down a ladder), 7 up (climb; a jump where
-there is no ladder). Nobody dies: gaps have floors, and the level is a cylinder. Critters (a switch) walk slowly to and
-fro, do no harm, and vanish under an avatar that falls on them.
+sideways without inertia; a jump rises 4 ticks while its key is held and falls at the same pace. The avatar's box is 2
+x 3 half tiles and stays on that lattice, and so does the camera, which keeps it at one place of the picture, the
+middle unless told otherwise, or lets it roam within some distance of that place before it follows. Keys: 0 none, 1
+left, 2 right, 3 jump, 4 jump-left, 5 jump-right, 6 down (duck; through a ledge; down a ladder), 7 up (climb; a jump
+where there is no ladder). Nobody dies: gaps have floors, and the level is a cylinder. Critters (a switch) walk slowly
+to and fro, do no harm, and vanish under an avatar that falls on them.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 Codes = NDArray[np.uint8]
 Seeds = NDArray[np.uint64]
 Ints = NDArray[np.int32]
+Share = float | NDArray[np.float64]  # of all games, or of each, (B, 1)
 
 ROWS, COLS, SLOT = 28, 128, 8  # tiles; a slot is a stretch of columns with one arrangement of platforms
 HORIZON = 19  # the row that the backdrop stands on
@@ -110,7 +111,7 @@ def autotile(tiles: Codes) -> None:
     np.copyto(tiles, coded, where=ground)
 
 
-def hills(seeds: Seeds, salt: int, low: ArrayLike, high: ArrayLike, p_step: ArrayLike) -> Ints:
+def hills(seeds: Seeds, salt: int, low: ArrayLike, high: ArrayLike, p_step: Share) -> Ints:
     """Heights (B, COLS) in steps of one or two, folded into [low, high]; the seam of the cylinder closes."""
     cols, low, high = np.arange(COLS), np.asarray(low), np.asarray(high)
     edge = uniforms(seeds, salt, cols) < p_step
@@ -129,7 +130,7 @@ def close_seam(height: NDArray[np.int64]) -> Ints:
     return closed
 
 
-def carve_pools(seeds: Seeds, height: Ints, share: ArrayLike = 0.7) -> tuple[Ints, NDArray[np.bool_]]:
+def carve_pools(seeds: Seeds, height: Ints, share: Share = 0.7) -> tuple[Ints, NDArray[np.bool_]]:
     """Dig pools two tiles deep and two or three wide into flat ground; return heights and which columns are pools."""
     pool = np.zeros(height.shape, bool)
     slots = np.arange(COLS // SLOT)
@@ -155,7 +156,7 @@ def stack_crates(seeds: Seeds, height: Ints, pool: NDArray[np.bool_]) -> Ints:
     return stacks
 
 
-def platforms(seeds: Seeds, tiles: Codes, ground: Ints, share: ArrayLike = 1.0) -> Ints:
+def platforms(seeds: Seeds, tiles: Codes, ground: Ints, share: Share = 1.0) -> Ints:
     """Hang one or two platforms over each slot, with a ladder where they hang high; return the highest row used.
 
     With a `share` below one fewer slots have any.
@@ -164,7 +165,7 @@ def platforms(seeds: Seeds, tiles: Codes, ground: Ints, share: ArrayLike = 1.0) 
     slots = np.arange(n)
     games = np.arange(len(seeds))[:, None]
     kind, where, length = (uniforms(seeds, salt, slots) for salt in (10, 11, 12))
-    kind = kind / np.asarray(share, np.float32)
+    kind /= np.asarray(share, np.float32)
     span = 2 + (length * 4).astype(np.int64)  # 2 to 5 tiles
     first = slots * SLOT + 1 + (where * (SLOT - span - 1)).astype(np.int64)
     peak = ground.reshape(-1, n, SLOT).min(-1)  # the highest ground of the slot
@@ -203,7 +204,7 @@ def ceiling(seeds: Seeds, top: Ints) -> Ints:
     return (lowest - bumps).astype(np.int32)
 
 
-def furnish(seeds: Seeds, tiles: Codes, ground: Ints, taken: NDArray[np.bool_], density: ArrayLike) -> None:
+def furnish(seeds: Seeds, tiles: Codes, ground: Ints, taken: NDArray[np.bool_], density: Share) -> None:
     """Stand plants, rocks, fences and trees on free ground."""
     cols = np.arange(COLS)
     games = np.arange(len(seeds))[:, None]

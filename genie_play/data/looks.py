@@ -1,8 +1,8 @@
 """Looks from a seed: colours, textures, tiles, a backdrop, an avatar, and how the picture is lit and held.
 
 Five families: pixel, flat, sketch, painted, photo. Calm looks, what a small world can learn in an hour, come in the
-first three, with fewer and fainter textures. TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn for one
-is drawn for the other.
+first three, with fewer and fainter textures. TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn
+for one is drawn for the other.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Wardrobe:
     def need(self, numbers: NDArray[np.int64]) -> None:
         """Draw those looks that are not drawn yet."""
         for i in np.unique(numbers[~self._drawn[numbers]]):
-            look = make(*self.seeds[i], self.tile, self.calm)
+            family, seed = self.seeds[i]
+            look = make(family, seed, self.tile, self.calm)
             self.slow[i], self.bare[i] = look.slow, look.bare
             if self.lit:
                 self.exposure[i], self.tilt[i] = look.exposure, look.tilt
@@ -126,7 +127,7 @@ def _calm(family: str, seed: int, tile: int) -> Look:
     drawn = [figure(pose, family, style, tile, colours) for pose in paint.POSES]
     # of the size of all avatars
     rows, columns, _ = sprites.canvas(tile)
-    high, wide = drawn[0].mask.shape
+    high, wide = len(drawn[0].mask), len(drawn[0].mask[0])
     room = ((rows - high, 0), ((columns - wide) // 2, (columns - wide) // 2))
     figures = np.stack([np.pad(f.rgb * f.mask[..., None], (*room, (0, 0))) for f in drawn])
     shapes = np.stack([np.pad(f.mask, room) for f in drawn]).astype(float)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float64]  # (3,) in 0..255
 Colours = dict[str, Colour]
 Plane = NDArray[np.float64]  # one number a pixel
+Mask = NDArray[np.bool_]
 
 POSES = ("stand", "walk-a", "walk-b", "rise", "fall", "duck", "climb")
 PIXEL_FILLS = ("bricks", "dirt", "planks", "blocks", "checks", "slant", "panel", "cobble", "layers", "diamonds")
@@ -142,6 +143,6 @@ def _axes(width: int, height: int, scale: float, pad: int) -> tuple[Plane, Plane
     return (y + 0.5) / scale, (x + 0.5) / scale
 
 
-def blend(a: Colour, b: Colour, share: float) -> Colour:
+def blend(a: Colour, b: Colour, share: float | Plane) -> Colour:
     """`a` with `share` of `b` in it."""
     return a * (1 - share) + b * share

@@ -11,7 +11,7 @@ import numpy as np
 
 from genie_play.data import levels, paint
 from genie_play.data.levels import EAST, NORTH, SOUTH, VARIANTS, WEST
-from genie_play.data.paint import Canvas, Colours, Plane, Style, blend
+from genie_play.data.paint import Canvas, Colours, Mask, Plane, Style, blend
 from genie_play.data.palettes import hsv, pick, weighted
 from genie_play.data.textures import GROUNDS, SIDE, SKIES, Rng, axes, noise, shade, shrink
 from genie_play.data.tiles import painted_back, painted_thing
@@ -157,7 +157,7 @@ def _top(s: Scene, rng: Rng, x: Plane, y: Plane, wave: Plane, c: Colours) -> tup
     grass, dark, light = c["top"], c["top_dark"], c["top_light"]
     rgb, cover = np.zeros((*x.shape, 3)), np.zeros(x.shape)
 
-    def lay(where: Plane, colour: Plane, strength: float = 1.0) -> None:
+    def lay(where: Mask, colour: Plane, strength: float = 1.0) -> None:
         nonlocal rgb
         rgb = np.where(where[..., None], colour, rgb)
         cover[where] = strength

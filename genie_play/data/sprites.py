@@ -72,6 +72,9 @@ def _draw(
     cover = Image.new("L", colour.size, 0)
     pens = ImageDraw.Draw(colour), ImageDraw.Draw(cover)
 
+    def shades(fill: Colour) -> list[tuple[ImageDraw.ImageDraw, tuple[int, ...]]]:
+        return [(pens[0], _rgb(fill)), (pens[1], (255,))]
+
     def place(point: Point) -> Point:
         x, h = point
         return (side + tile / 2) * fine + x * build.wide * scale, rows * fine - h * build.tall * scale
@@ -79,7 +82,7 @@ def _draw(
     def ink(points: list[Point], width: float, fill: Colour, closed: bool = False) -> None:
         points = [*points, *points[:2]] if closed else points
         wide = max(width * scale, 1.0)
-        for pen, shade in zip(pens, (_rgb(fill), 255), strict=True):
+        for pen, shade in shades(fill):
             pen.line(points, shade, round(wide), joint="curve")
             for x, y in () if closed else (points[0], points[-1]):
                 pen.ellipse((x - wide / 2, y - wide / 2, x + wide / 2, y + wide / 2), shade)
@@ -107,7 +110,7 @@ def _draw(
             else:
                 ink(points, build.pen if build.outlined else thick, c["outline"] if build.outlined else c[role])
             continue
-        for pen, shade in zip(pens, (_rgb(c[role]), 255), strict=True):
+        for pen, shade in shades(c[role]):
             pen.polygon(points, shade)
         if build.outlined and part.role != "eye":
             ink(points, build.pen, c["outline"], closed=True)

@@ -30,6 +30,7 @@ from genie_play.data.levels import (
     Ints,
     Levels,
     Seeds,
+    Share,
     uniforms,
 )  # fmt: skip
 
@@ -52,7 +53,7 @@ class _Land:
     ground: Ints  # (B, COLS) first row to stand on, crates included
     pool: Flags  # (B, COLS)
     crates: Ints  # (B, COLS)
-    density: ArrayLike = 1.0  # of plants and stones
+    density: Share = 1.0  # of plants and stones
     coins: bool = True
 
 
@@ -97,11 +98,11 @@ def _backdrop(seeds: Seeds) -> Codes:
     row, col = (row * levels.HORIZON).astype(np.int64), (col * (COLS - 3)).astype(np.int64)
     stars = slice(0, 44)
     backs[games, row[:, stars], col[:, stars]] = levels.STAR + band[row[:, stars]]
-    row, col, wide = row[:, 44:], col[:, 44:], wide[:, 44:] < 0.45
+    row, col, broad = row[:, 44:], col[:, 44:], wide[:, 44:] < 0.45
     first = levels.CLOUD + 3 * band[row]
     backs[games, row, col] = first
-    backs[games, row, col + 1] = np.where(wide, first + 1, first + 2)
-    backs[games, row, col + 2] = np.where(wide, first + 2, backs[games, row, col + 2])
+    backs[games, row, col + 1] = np.where(broad, first + 1, first + 2)
+    backs[games, row, col + 2] = np.where(broad, first + 2, backs[games, row, col + 2])
     _shine(seeds, backs)
 
     walk = np.cumsum((uniforms(seeds, 50, cols) * 3).astype(np.int64) - 1, 1)
@@ -141,7 +142,7 @@ def _finish(seeds: Seeds, land: _Land) -> tuple[Codes, Ints, Ints]:
     return land.tiles, land.ground, levels.seen_coins(land.tiles, coins)
 
 
-def _land(seeds: Seeds, height: Ints, pools: ArrayLike = 0.0, crates: ArrayLike = False) -> _Land:
+def _land(seeds: Seeds, height: Ints, pools: Share = 0.0, crates: ArrayLike = False) -> _Land:
     """Bare land of heights (B, COLS), with pools and crates on its flat parts."""
     height, pool = levels.carve_pools(seeds, height, pools)
     stacks = levels.stack_crates(seeds, height, pool) * np.asarray(crates, np.int32)
@@ -197,10 +198,10 @@ def _sky(seeds: Seeds) -> _Land:
             land.tiles[games, row, col] = np.where(there & on & ~island, code, land.tiles[games, row, col])
         climb = there & ~island & ~brick & (chance < 0.12)
         for drop in range(5):
-            code = LADDER_TOP if drop == 0 else LADDER
+            rung = LADDER_TOP if drop == 0 else LADDER
             here = land.tiles[games, row + drop, first]
             free = climb & ((here == EMPTY) | (drop == 0)) & ~land.rock[games, row + drop, first]
-            land.tiles[games, row + drop, first] = np.where(free, code, here)
+            land.tiles[games, row + drop, first] = np.where(free, rung, here)
             climb = free
     return land
 
@@ -250,8 +251,8 @@ def _rooms(seeds: Seeds) -> _Land:
                 code = LADDER_TOP if drop == 0 else LADDER
                 was = land.tiles[games, floor + drop, col]
                 land.tiles[games, floor + drop, col] = np.where(hole, code, was)
-            row = np.full((len(seeds), COLS), floor, np.int32)
-            levels.furnish(levels.mix(seeds + np.uint64(storey)), land.tiles, row, taken, 0.5)
+            rows = np.full((len(seeds), COLS), floor, np.int32)
+            levels.furnish(levels.mix(seeds + np.uint64(storey)), land.tiles, rows, taken, 0.5)
         run = uniforms(seeds, 140 + storey, np.arange(COLS) // 3) < 0.1
         lift = 1 + (uniforms(seeds, 150 + storey, np.arange(COLS) // 3) * 3).astype(np.int64)
         run &= ~(land.tiles == COIN).any(1)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from genie_play.data.paint import Colour, Plane, blend
+from genie_play.data.paint import Colour, Mask, Plane, blend
 
 SIDE = 32.0  # eighths of a tile
 Rng = np.random.Generator
@@ -159,7 +159,7 @@ def _dabs(rng: Rng, x: Plane, y: Plane, lean: float) -> Plane:
     return 0.8 * light - 0.9 * dark + 0.25 * noise(rng, len(x), 3 * len(x) / SIDE, 2 * len(x) / SIDE)
 
 
-def _where(test: Callable[[Plane, Plane], Plane], dark: float = -1.0, lit: float = 0.0) -> Callable[..., Plane]:
+def _where(test: Callable[[Plane, Plane], Mask], dark: float = -1.0, lit: float = 0.0) -> Callable[..., Plane]:
     """A texture of two shades from a test of x and y."""
     return lambda rng, x, y: np.where(test(x, y), dark, lit)
 
@@ -230,7 +230,7 @@ PHOTO: dict[str, _Texture] = {
 GROUNDS = {"pixel": CRISP, "flat": CRISP, "painted": PAINTED, "photo": PHOTO}
 
 
-def _plus(u: Plane, v: Plane) -> Plane:
+def _plus(u: Plane, v: Plane) -> Mask:
     """Where a plus sign is, by the distances from its middle."""
     return (np.maximum(u, v) < 3) & (np.minimum(u, v) < 1)
 
