@@ -12,7 +12,8 @@ from genie_play import __version__
 from genie_play.types import GenieError
 
 COMMANDS = (
-    "play", "rollout", "replay", "verify", "see", "info", "doctor", "keys", "recover", "data", "train", "eval", "bench",
+    "play", "rollout", "compare", "replay", "verify", "see", "infer", "probe", "info", "doctor", "keys", "recover",
+    "data", "train", "eval", "bench",
 )  # fmt: skip
 WORLD = "spark"
 SHEETS = ("clips", "pixel", "flat", "sketch", "painted", "photo")
@@ -63,6 +64,14 @@ def parser() -> argparse.ArgumentParser:
     rollout.add_argument("--actions", required=True, metavar="SPEC", help=SPEC)
     rollout.add_argument("--seed", type=_seed, default=0, help="default 0")
 
+    compare = command("compare", "record worlds side by side under the same actions", _paths, _device, _json)
+    compare.add_argument("worlds", nargs="+", metavar="WORLD", help="name, file or folder")
+    compare.add_argument("--prompt", action="append", metavar="PICTURE", help=f"{PICTURE}; may be repeated")
+    compare.add_argument("--actions", required=True, metavar="SPEC", help=f"{SPEC}; labels are each world's own")
+    compare.add_argument("--seed", type=_seed, action="append", metavar="N", help="default 0; may be repeated")
+    compare.add_argument("--out", type=Path, required=True, metavar="X", help=OUT)
+    compare.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+
     replay = command("replay", "make a recording of a .gplay, as it was", _replayed, _json)
     replay.add_argument("--out", type=Path, metavar="X", help=f"{OUT} (default: a GIF in your pictures folder)")
     replay.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
@@ -76,11 +85,28 @@ def parser() -> argparse.ArgumentParser:
     see.add_argument("--both", action="store_true", help="the picture itself to the left")
     see.add_argument("--scale", type=_count, default=1, metavar="N", help="enlarge so many times")
 
+    infer = command("infer", "find the actions in a real clip, as a SPEC", _world, _paths, _json)
+    infer.add_argument("video", type=Path, metavar="VIDEO", help="an animation, a video, or a folder of pictures")
+    infer.add_argument("--frames", type=_count, default=200, metavar="N", help="at most (default: %(default)s)")
+    infer.add_argument("--seed", type=_seed, default=0, help="of the clip made again; default 0")
+    infer.add_argument("--out", type=Path, metavar="X", help=f"the clip beside the same actions played: {OUT}")
+    infer.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+
+    probe = command("probe", "measure what each action of a world does", _json)
+    probe.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    probe.add_argument("--prompts", type=_count, default=100, metavar="N", help="default %(default)s")
+    probe.add_argument("--out", type=Path, metavar="X.png", help="a sheet: every action held, tick by tick")
+    probe.add_argument("--save", action="store_true", help="write the labels into the world itself")
+
     info = command("info", "say what is in a world, a .gplay or a picture", _json)
     info.add_argument("what", help="the name of a world, or a file")
 
     doctor = command("doctor", "say whether this machine is ready, and what to do if not", _json)
-    doctor.add_argument("--deep", action="store_true", help="also play each shipped world twice and compare")
+    doctor.add_argument(
+        "--deep",
+        action="store_true",
+        help="also check what each shipped world computes here, on every path; 3 if it differs",
+    )
 
     keys = command("keys", "print what every key does", _json)
     keys.add_argument("--world", help=f"whose slots to print (default: {WORLD})")
@@ -99,22 +125,41 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--frames", type=_count, default=16, metavar="N", help="of a clip; default %(default)s")
 
     train = command("train", "train a world, one stage or all", _source, _device, _json)
-    train.add_argument("stage", choices=("tokenizer", "actions", "decoder", "dynamics", "all"))
+    train.add_argument("stage", choices=("tokenizer", "actions", "keys", "decoder", "dynamics", "all"))
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="resumes from what is there")
     train.add_argument("--steps", type=_count, metavar="N", help="of each stage (default: the preset's)")
     train.add_argument("--minutes", type=float, metavar="M", help="stop cleanly after so many; run it again to go on")
     train.add_argument("--recipe", default="default", choices=("default", "paper"), help="default: %(default)s")
 
+    train.add_argument(
+        "--true-actions", metavar="WORLD",
+        help="dynamics only: told the game's own keys, on WORLD's tokenizer; for eval --upper-bound, never to play",
+    )  # fmt: skip
+
     evaluate = command("eval", "measure a world on levels and looks that it was not trained on", _json)
     evaluate.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    what = "folder of clips, held out from training: measure on these, from pictures alone"
+    evaluate.add_argument("--source", type=Path, metavar="FOLDER", help=what)
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the table and its pictures go")
     evaluate.add_argument("--quick", action="store_true", help="fewer samples: a first impression")
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
 
+    evaluate.add_argument("--upper-bound", type=Path, metavar="FILE", help="of train --true-actions, to stand beside")
+    evaluate.add_argument("--sweep", action="store_true", help="quality against passes, order and temperature instead")
+    evaluate.add_argument("--steps", type=_counts, metavar="N,N", help="passes of the sweep (default: 1,2,4,8,25)")
+    evaluate.add_argument("--page", type=Path, metavar="X.md", help="write tables and sheets into this page")
+
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
-    bench.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    target = "a world's name, file or folder; a preset's name or 'custom' for random weights; or a measurement (.json)"
+    bench.add_argument("target", nargs="?", default=WORLD, help=f"{target} (default: %(default)s)")
     bench.add_argument("--frames", type=_count, default=100, metavar="N", help="default: %(default)s")
-    bench.add_argument("--against", choices=("recompute",), help="time it without the cache too, in the same run")
+    against = "recompute: time it without the cache too, in the same run; or a measurement (.json) to compare with"
+    bench.add_argument("--against", action="append", default=[], metavar="X", help=against)
+    bench.add_argument("--sweep", action="store_true", help="how cost grows with passes, tokens, window and width")
+    bench.add_argument("--random", action="store_true", help="random weights, where a world has a preset's name too")
+    for name in ("layers", "width", "heads", "window", "codes"):
+        bench.add_argument(f"--{name}", type=_count, metavar="N", help="of the dynamics model, with random weights")
+    bench.add_argument("--tokens", type=_grid, metavar="RxC", help="rows and columns of tokens, such as 9x16")
     return top
 
 
@@ -164,6 +209,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 0 < int(rows) < 1000 and 0 < int(columns) < 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROWSxCOLUMNS, such as 9x16")
+    return int(rows), int(columns)
 
 
 def _seed(text: str) -> int:

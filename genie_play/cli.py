@@ -88,6 +88,57 @@ def _rollout(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from genie_play import compare, world
+
+    out, _ = _outputs(args.out, journal=False)
+    seeds, columns, rates = args.seed or [0], [], []
+    prompts = [world.find_picture(picture, seeds[0]) for picture in args.prompt or [None]]
+    with _bar(len(args.worlds), "compare") as step:
+        for name in args.worlds:
+            path = _overrides(args.path)
+            column, rate = compare.play(name, prompts, args.actions, seeds, args.device, path)
+            columns.append(column)
+            rates.append(rate)
+            step()
+    frames = compare.frames(columns)
+    written, count = _record(frames, out, rates[0], len(frames), "record", args.scale)
+    result = {"out": written, "frames": count, "worlds": [column.title for column in columns]}
+    _show(args, result | {"rows": len(columns[0].plays)}, [str(written)])
+    return 0
+
+
+def _infer(args: argparse.Namespace) -> int:
+    from genie_play import compare
+    from genie_play.eval import infer
+    from genie_play.types import Prompt
+
+    out = _outputs(args.out, journal=False)[0] if args.out else None
+    seen, codes = infer.infer_codes(args.world, args.video, args.frames)
+    spec, written = infer.spec(codes), None
+    if out is not None:
+        prompt, path = Prompt(seen[:1], args.video.name), _overrides(args.path)
+        again, rate = compare.play(args.world, [prompt], spec, [args.seed], args.device, path)
+        frames = compare.frames([compare.Column("clip", [seen]), again])
+        written, _ = _record(frames, out, rate, len(frames), "record", args.scale)
+    lines = [spec] if written is None else [spec, str(written)]
+    _show(args, {"actions": spec, "codes": codes, "frames": len(seen), "out": written}, lines)
+    return 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from genie_play.eval import report
+    from genie_play.media import pictures
+
+    if args.out is not None and args.out.suffix.lower() != ".png":
+        raise GenieError(f"probe draws a PNG; name one instead of {args.out.name!r}")
+    result, sheet = report.probe_world(args.world, args.prompts, args.save, _note)
+    lines = _label_lines(result["labels"], result["lands"])
+    result["out"] = None if args.out is None else pictures.save_png(args.out, sheet)
+    _show(args, result, lines if args.out is None else [*lines, str(result["out"])])
+    return 0
+
+
 def _replay(args: argparse.Namespace) -> int:
     from genie_play import paths, world
     from genie_play.session import journal
@@ -153,15 +204,17 @@ def _info(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from genie_play.eval import doctor
 
-    findings = doctor.examine(args.deep)
-    lines = []
+    findings = doctor.examine(args.deep, _note)
+    lines, width = [], max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
-        mark = {"ok": " ", "note": "-", "problem": "!"}[finding.state]
-        lines.append(f"{mark} {finding.name:22}{finding.detail}")
+        mark = {"ok": " ", "note": "-", "failed": "x", "problem": "!"}[finding.state]
+        lines.append(f"{mark} {finding.name:{width}}  {finding.detail}")
         lines += [f"    {line}" for line in finding.fix.splitlines()]
     ready = doctor.ready(findings)
     lines.append("ready to play" if ready else "not ready: see the lines marked with !")
     _show(args, {"ready": ready, "findings": [asdict(finding) for finding in findings]}, lines)
+    if doctor.differs(findings):
+        return 3
     return 0 if ready else 2
 
 
@@ -240,6 +293,16 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.true_actions is not None:
+        from genie_play.eval import upper_bound
+
+        if args.stage != "dynamics":
+            raise GenieError(
+                "--true-actions is for the stage dynamics: 'train dynamics --true-actions WORLD --out DIR'"
+            )
+        file = upper_bound.train(args.true_actions, args.out, args.steps, args.minutes, args.device, args.seed)
+        _show(args, {"world": file, "true_actions": True}, [str(file)])
+        return 0
     from genie_play.train import loop
 
     file = loop.train(
@@ -258,25 +321,76 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from genie_play.eval import bench
+    from genie_play.eval import tables
 
-    found = bench.bench(args.world, args.frames, args.device, args.against, **_overrides(args.path))
-    _show(args, found, bench.text(found).splitlines())
-    return 0
+    others = [tables.read(Path(file)) for file in args.against if file != "recompute"]
+    if args.target.endswith(".json"):
+        found, lines = tables.read(Path(args.target)), []
+        if not others:
+            lines = tables.text(found)
+    else:
+        found = _measured(args)
+        lines = tables.growth(found["growth"]) if args.sweep else tables.text(found)
+    if args.sweep and others:
+        raise GenieError("--sweep compares with its own base; leave out the measurement after --against")
+    if others:
+        found = found | {"against": [tables.compare(found, other) for other in others]}
+        lines += [line for compared in found["against"] for line in ["", *tables.comparison(compared)]]
+    _show(args, found, lines)
+    return 3 if found.get("gate", {}).get("ok") is False else 0
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    from genie_play.eval import bench, growth, targets
+
+    shape = targets.Shape(args.layers, args.width, args.heads, args.tokens, args.window, args.codes)
+    target, path = targets.find(args.target, shape, args.random), _overrides(args.path)
+    if args.sweep:
+        rows = growth.grow(target, max(args.frames // 14, 3), args.device, _note, **path)
+        return {"target": target.describe(), "machine": bench.machine("cpu"), "growth": rows}
+    recompute = "recompute" in args.against
+    return bench.bench(target, args.frames, args.device, recompute, _note, **path)
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from genie_play import checkpoint
-    from genie_play.eval import report
+    if args.sweep:
+        from genie_play.eval import study
 
-    result = report.evaluate(checkpoint.find(args.world), args.out, args.quick, args.save)
-    lines = result["table"].splitlines()
-    lines += [""] + [
-        "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
-        for label in result["labels"]
-    ]
-    _show(args, result, lines)
+        if args.save or args.page or args.upper_bound:
+            raise GenieError("--sweep changes no world and no page; leave out --save, --page and --upper-bound")
+        found = study.study(args.world, args.out, args.quick, args.steps or study.STEPS, _note)
+        _show(args, found, study.table(found))
+        return 0
+    if args.steps:
+        raise GenieError("--steps is for --sweep")
+    from genie_play import checkpoint
+    from genie_play.eval import clips, report
+
+    world = checkpoint.find(args.world)
+    if args.source is not None:
+        result = clips.evaluate(world, args.source, args.out, args.quick, args.save)
+    else:
+        result = report.evaluate(
+            world,
+            args.out,
+            args.quick,
+            args.save,
+            args.upper_bound,
+            args.page,
+            lambda what: _note(f"measuring {what}"),
+        )
+    _show(args, result, [*result["table"].splitlines(), "", *_label_lines(result["labels"])])
     return 0
+
+
+def _label_lines(labels: Iterable[Mapping[str, Any]], lands: Mapping[str, float] | None = None) -> list[str]:
+    """What each code does, a line each; `lands` by code, how often it came down again."""
+    lines = []
+    for label in labels:
+        line = "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
+        share = (lands or {}).get(str(label["code"]))
+        lines.append(line if share is None else f"{line}, came down again in {share:.0%}")
+    return lines
 
 
 def _load(args: argparse.Namespace) -> World:
@@ -314,7 +428,8 @@ def _path(path: dict[str, Any], device: str | None) -> dict[str, Any]:
     """The path of a replay, on another device if one is asked for."""
     if device is None:
         return path
-    return {key: value for key, value in path.items() if key != "ops"} | {"device": device}
+    bound = ("ops", "frame", "blocks")  # what a device decides for itself
+    return {key: value for key, value in path.items() if key not in bound} | {"device": device}
 
 
 def _outputs(out: Path, journal: bool = True) -> tuple[Path | None, Path | None]:
@@ -539,9 +654,12 @@ def _bug(error: Exception) -> int:
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "play": _play,
     "rollout": _rollout,
+    "compare": _compare,
     "replay": _replay,
     "verify": _verify,
     "see": _see,
+    "infer": _infer,
+    "probe": _probe,
     "info": _info,
     "doctor": _doctor,
     "keys": _keys,

@@ -56,6 +56,9 @@ class ActionsConfig:
 
     recipe: str = "shift"  # shift | paper
     codes: int = N_ACTIONS
+    motions: int = (
+        0  # kinds of motion that are told apart, and codes are keys over them; 0: each code is a motion (shift)
+    )
     code_dim: int = 8
     pool: int = 2  # pictures are averaged over pool x pool pixels first (shift)
     reach: tuple[int, int] = (3, 3)  # largest shift seen, in pooled pixels: rows, columns (shift)
@@ -102,10 +105,15 @@ class PathConfig:
     steps: int = 4
     temperature: float = 0.7
     last_argmax: bool = True
-    arithmetic: str = "fp32"  # fp32 | bf16
+    arithmetic: str = "fp32"  # fp32 | bf16 | int8 (CPU) | fp8 (CUDA: e4m3 products, the rest bf16)
     threads: int = 1
     device: str = "cpu"
     ops: str = "reference"  # reference | triton
+    frame: str = "eager"  # eager | static (one fixed list of operations) | graph (the same, captured; CUDA)
+    blocks: str = "plain"  # plain | fused (few kernels) | library (its products) | compiled (torch.compile)
+    commit: str = "apart"  # apart (while nobody waits) | merged (with the first pass of the next frame)
+    ring: str = "plain"  # plain | fp8 (keys and values of past frames in e4m3)
+    sure: float = 0.0  # fill in what is left once every draw of a pass was this likely; 0: never
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,7 @@ class TrainConfig:
 
     tokenizer: StageConfig
     actions: StageConfig
+    keys: StageConfig
     decoder: StageConfig
     dynamics: StageConfig
 
@@ -236,18 +245,18 @@ PRESETS: dict[str, WorldConfig] = {
             height=24, width=32, codes=64, code_dim=8, stem=16, encoder_width=32, encoder_blocks=1, encoder_heads=2,
             decoder_width=32, decoder_blocks=1, decoder_heads=2, head_dim=16, window=3,
         ),
-        ActionsConfig(width=16, pool=1, reach=(4, 4), patch=8, layers=1, heads=2, head_dim=16, window=4),
+        ActionsConfig(motions=12, width=16, pool=1, reach=(4, 4), patch=8, layers=1, heads=2, head_dim=16, window=4),
         DynamicsConfig(layers=2, width=64, heads=2, head_dim=32, ffn=2.0, window=4, noise_levels=4),
         SampleConfig(steps=3),
     ),
-    "spark": WorldConfig("spark"),
+    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16)),
     "pocket": WorldConfig(
         "pocket",
         10.0,
         TokenizerConfig(
             height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
         ),
-        ActionsConfig(width=96),
+        ActionsConfig(motions=16, width=96),
         DynamicsConfig(layers=8, width=256, heads=8),
     ),
     "studio": WorldConfig(
@@ -257,7 +266,7 @@ PRESETS: dict[str, WorldConfig] = {
             height=96, width=160, stem=128, encoder_width=384, encoder_layers=2, encoder_heads=6, decoder_width=448,
             decoder_layers=2, decoder_heads=7, head_dim=64,
         ),
-        ActionsConfig(width=128, reach=(6, 5)),
+        ActionsConfig(motions=16, width=128, reach=(6, 5)),
         DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16),
         SampleConfig(steps=8),
     ),
@@ -273,18 +282,22 @@ PRESETS: dict[str, WorldConfig] = {
 
 TRAINING: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
-        StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(100, 8, 4), StageConfig(200, 8, 8)
+        StageConfig(200, 8, 4), StageConfig(200, 32, 4), StageConfig(200, 16, 8, lr=1e-2, ema=0.98),
+        StageConfig(100, 8, 4), StageConfig(200, 8, 8),
     ),
     "spark": TrainConfig(
-        StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(6000, 16, 4), StageConfig(2600, 8, 16)
+        StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
+        StageConfig(6000, 16, 4), StageConfig(2600, 8, 16),
     ),
     "pocket": TrainConfig(
-        StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(4000, 64, 8), StageConfig(12000, 32, 16)
+        StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
+        StageConfig(4000, 64, 8), StageConfig(12000, 32, 16),
     ),
     "studio": TrainConfig(
-        StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(6000, 32, 8), StageConfig(21000, 32, 32)
+        StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
+        StageConfig(6000, 32, 8), StageConfig(21000, 32, 32),
     ),
-}
+}  # fmt: skip
 
 
 def preset(name: str) -> WorldConfig:
@@ -297,4 +310,4 @@ def preset(name: str) -> WorldConfig:
 def training(name: str) -> TrainConfig:
     """How a preset is trained. The paper's sizes share one recipe (tables 8 and 9), on clips of two windows."""
     paper = StageConfig(200_000, 16, 32, lr=3e-4, muon_lr=3e-3)
-    return TRAINING.get(preset(name).name, TrainConfig(paper, paper, paper, paper))
+    return TRAINING.get(preset(name).name, TrainConfig(paper, paper, paper, paper, paper))

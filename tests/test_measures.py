@@ -8,7 +8,8 @@ import pytest
 from genie_play.data.clips import PlatformerSource
 from genie_play.data.platformer import with_truth
 from genie_play.eval import measures
-from genie_play.eval.report import Row, name_codes, table
+from genie_play.eval.probe import name_codes
+from genie_play.eval.table import Row, table
 
 
 def test_psnr_of_a_known_error():
@@ -19,6 +20,33 @@ def test_psnr_of_a_known_error():
     where[0, 1, 2] = True
     b[0, 1, 2] = 100
     assert measures.psnr(a, b, where) > 90
+
+
+def test_psnr_of_each_picture_weighs_a_bad_one_less():
+    a = np.full((2, 4, 6, 3), 100, np.uint8)
+    b = a.copy()
+    b[0] += 1
+    b[1] += 40
+    each = [10 * np.log10(255**2 / error) for error in (1, 1600)]
+    assert measures.psnr_each(a, b) == pytest.approx(np.mean(each), abs=1e-3)
+    assert measures.psnr_each(a, a) == 60
+    assert measures.psnr(a, b) < measures.psnr_each(a, b)
+
+
+def test_ssim_gives_known_values():
+    y, x, c = np.mgrid[0:24, 0:32, 0:3]
+    a = ((7 * x + 13 * y + 31 * c + (x * y) % 11 * 9) % 256).astype(np.uint8)
+    b = np.clip(a.astype(int) + ((x + 2 * y + c) % 5 - 2) * 12, 0, 255).astype(np.uint8)
+    # scikit-image 0.26: structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert measures.ssim(a, b) == pytest.approx(0.9406067706, abs=1e-4)
+    assert measures.ssim(np.stack((a, b)), np.stack((b, b))) == pytest.approx((0.9406067706 + 1) / 2, abs=1e-4)
+    # where nothing varies only the means speak
+    flat = np.full((16, 16, 3), 100, np.uint8)
+    c1 = 2.55**2
+    known = (2 * 100 * 140 + c1) / (100**2 + 140**2 + c1)
+    assert measures.ssim(flat, flat + 40) == pytest.approx(known, abs=1e-4)
+    with pytest.raises(ValueError, match="window of 11"):
+        measures.ssim(flat[:8], flat[:8])
 
 
 def test_mutual_information_of_equal_and_of_independent_labels():
@@ -53,6 +81,29 @@ def test_boxes_hold_the_mask():
     assert not box[1].any()
 
 
+def test_frechet_distance_of_known_normals():
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((4000, 6))
+    assert measures.frechet(a, a) == pytest.approx(0, abs=1e-8)
+    # a shift costs its square, a stretch by s costs (s - 1)^2 a dimension
+    assert measures.frechet(a, a + 2.0) == pytest.approx(6 * 4.0)
+    a = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(a, rowvar=False)).T)
+    assert measures.frechet(a, a * 3.0) == pytest.approx(6 * (3 - 1) ** 2)
+    # turned apart: covariances diag(9, 1) and diag(1, 9) have 2 * (3 - 1)^2 between them
+    b = a[:, :2] * [3.0, 1.0]
+    assert measures.frechet(b, b[:, ::-1]) == pytest.approx(8.0, rel=0.05)
+
+
+def test_frechet_distance_is_symmetric_and_needs_two():
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((300, 5)) @ rng.standard_normal((5, 5)), rng.standard_normal((300, 5)) + 1
+    assert measures.frechet(a, b) == pytest.approx(measures.frechet(b, a))
+    # fewer samples than dimensions: the covariance has no inverse, and none is needed
+    assert np.isfinite(measures.frechet(a[:3], b[:4]))
+    with pytest.raises(ValueError, match="2 or more"):
+        measures.frechet(a[:1], b)
+
+
 def test_detector_tells_scenes_with_an_avatar_from_scenes_without():
     truth = with_truth(PlatformerSource((64, 64), 6, calm=True, n_looks=64), 0, 60, 3)
     frames, masks = truth.frames.reshape(-1, 64, 64, 3), truth.mask.reshape(-1, 64, 64)
@@ -72,12 +123,12 @@ def test_edge_energy_falls_with_blur():
 def test_codes_are_named_by_what_they_do_and_a_world_that_always_scrolls_does_not_pass():
     moves = np.zeros((50, 8, 2))
     moves[:, 1], moves[:, 2], moves[:, 3], moves[:, 4], moves[:, 5] = (-4, 0), (4, 0), (0, -4), (0, 4), (4, -4)
-    labels = name_codes(moves, moves - moves.mean(1, keepdims=True))
+    labels = name_codes(moves)
     assert [label.name for label in labels[:6]] == ["idle", "left", "right", "up", "down", "jump-right"]
     assert labels[1].confidence == 1.0
     assert (labels[1].dx, labels[1].dy) == (-4.0, 0.0)
     scrolls = np.tile([4.0, 0.0], (50, 8, 1))
-    assert all(label.confidence == 0 for label in name_codes(scrolls, scrolls - scrolls.mean(1, keepdims=True)))
+    assert all(label.confidence == 0 for label in name_codes(scrolls))
 
 
 def test_table_shows_what_is_asked_and_whether_it_is_there():

@@ -151,7 +151,7 @@ def test_latent_actions_see_only_what_they_may(recipe, history):
     changed = frames.clone()
     changed[:, 4] = 0
     assert torch.equal(model.form.encode(frames)[:, :3], model.form.encode(changed)[:, :3])
-    painted, repainted = model.paint(frames, codes), model.paint(changed, codes)
+    painted, repainted = model.paint(frames, codes).predicted, model.paint(changed, codes).predicted
     assert painted.shape == frames[:, 1:].shape
     assert torch.equal(painted, repainted)  # the decoder never sees the frame it is to paint
     if recipe == "shift":  # grey-scale inversion leaves a cost volume, and so the codes, as they are

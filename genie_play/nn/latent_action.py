@@ -7,6 +7,9 @@ Two forms behind one face:
 - "paper" (Bruce et al. 2024, section 2.1, table 5). ST-transformers on pixels: the encoder sees the frames up to and
   with the next one, the decoder the frames before it and the codes.
 
+A pair of frames shows a motion, and a code that is a motion cannot be obeyed everywhere: holding "up" flies for ever.
+With `ActionsConfig.motions` the codebook holds that many motions and the codes are keys over them (`nn/keys.py`).
+
 Only the encoder and the codebook are needed after training, and for play not even these: a key is a code.
 """
 
@@ -19,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_play.config import ActionsConfig
+from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantized, Quantizer
 from genie_play.nn.st_transformer import STBlock
 
@@ -48,24 +52,40 @@ class LatentActions(nn.Module):
             ShiftActions(config) if config.recipe == "shift" else PixelActions(config, size)
         )
         # 1% of use over the steps in which a code may lie idle: eight codes die easily
-        self.quantizer = Quantizer(config.codes, config.code_dim, decay=0.95, restart_after=50)
+        entries = config.motions or config.codes
+        self.quantizer = Quantizer(entries, config.code_dim, decay=0.95, restart_after=50)
+        self.keys = Keys(config.codes, config.motions, config.width) if config.motions else None
 
-    def forward(self, frames: Tensor, shuffle: Tensor | None = None) -> Inference:
-        """A training pass; `shuffle` (B,) a permutation: clips painted with another clip's codes (a diagnostic)."""
+    def forward(self, frames: Tensor) -> Inference:
+        """A training pass of encoder, codebook and decoder."""
         small = self.form.prepare(frames)
         latents = self.form.encode(small)
         quantized = self.quantizer(latents)
-        vectors = quantized.vectors if shuffle is None else quantized.vectors[shuffle]
-        predicted = self.form.decode(small, vectors)
+        predicted = self.form.decode(small, quantized.vectors)
         return Inference(predicted, small[:, 1:], small[:, :-1], latents, quantized)
 
     def infer(self, frames: Tensor) -> Tensor:
-        """The code (B, T-1) int64 of every transition."""
-        return self.quantizer(self.form.encode(self.form.prepare(frames))).tokens
+        """The code (B, T-1) int64 of every transition; keys are read off the whole clip."""
+        small, seen = self.read(frames)
+        return seen if self.keys is None else self.keys.infer(small, seen)
 
-    def paint(self, frames: Tensor, codes: Tensor) -> Tensor:
-        """What the decoder paints for codes (B, T-1) of one's choice: (B, T-1, h, w, 3)."""
-        return self.form.decode(self.form.prepare(frames), self.quantizer.lookup(codes))
+    def draw(self, frames: Tensor, uniforms: Tensor) -> Tensor:
+        """Codes (B, T-1) to train dynamics with: keys drawn from their posterior by uniform numbers (B, T-1)."""
+        small, seen = self.read(frames)
+        return seen if self.keys is None else self.keys.draw(small, seen, uniforms)
+
+    def read(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared frames (B, T, h, w, 3) and the codebook entry (B, T-1) int64 of every transition."""
+        small = self.form.prepare(frames)
+        return small, self.quantizer(self.form.encode(small)).tokens
+
+    def paint(self, frames: Tensor, codes: Tensor) -> Inference:
+        """Next frames as the decoder paints them for codes (B, T-1) of one's choice."""
+        small, seen = self.read(frames)
+        entries = codes if self.keys is None else self.keys.lead(small, seen, codes)
+        vectors = self.quantizer.lookup(entries)
+        quantized = Quantized(vectors, entries, vectors.new_zeros(()))
+        return Inference(self.form.decode(small, vectors), small[:, 1:], small[:, :-1], vectors, quantized)
 
     def loss(self, inference: Inference) -> Tensor:
         """Error of each pair relative to its own copy error, still pairs weighted 0.1, plus the commitment.

@@ -72,7 +72,7 @@ def train(
     number (the last good checkpoint stays).
     """
     run = Run(Path(out), preset_name, source, recipe, seed, device, steps)
-    stages = PAPER_STAGES if recipe == "paper" else STAGES
+    stages = stages_of(preset_name, recipe)
     if recipe not in ("default", "paper"):
         raise GenieError(f"no recipe is called {recipe!r}; there are default and paper")
     if stage != "all" and stage not in stages:
@@ -268,9 +268,10 @@ class Trainer:
             if to_dict(header.world) != to_dict(self.world):
                 raise CheckpointError(f"{file} was made with another configuration; choose another --out")
             genie.load_state_dict(known.state_dict())
+        there = {name: stage for stage in stages_of(self.run.preset, self.run.recipe).values() for name in stage.learns}
         for needed in self.stage.needs:
-            if needed not in header.stages:
-                raise GenieError(f"train {needed} into {self.run.out} first (or: train all)")
+            if needed in there and needed not in header.stages:
+                raise GenieError(f"train {there[needed].name} into {self.run.out} first (or: train all)")
         genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
         return genie, header
 
@@ -312,13 +313,20 @@ class Trainer:
             bar.set_postfix_str(shown)
 
 
+def stages_of(preset_name: str, recipe: str) -> dict[str, Stage]:
+    """The stages of a preset under a recipe, in order; keys are for presets that tell motions from keys."""
+    if recipe == "paper":
+        return PAPER_STAGES
+    return {name: stage for name, stage in STAGES.items() if name != "keys" or preset(preset_name).actions.motions}
+
+
 def world_of(preset_name: str, recipe: str) -> WorldConfig:
     """The world config of a preset under a recipe."""
     world = preset(preset_name)
     if recipe == "paper":
         world = replace(
             world,
-            actions=replace(world.actions, recipe="paper"),
+            actions=replace(world.actions, recipe="paper", motions=0),
             dynamics=replace(world.dynamics, recipe="paper", noise_levels=1),
         )
     return world

@@ -19,7 +19,8 @@ from genie_play.nn.quantize import Quantizer
 from genie_play.nn.tokenizer import Tokenizer
 
 HIDE_HISTORY = 0.25  # share of clips whose temporal layers see nothing: tokens must survive cuts, prompts and edits
-UNQUANTIZED = {"tokenizer": 0.03, "actions": 0.2}  # share of the steps before the codebook starts: earlier is worse
+UNQUANTIZED = {"tokenizer": 0.03, "actions": 0.35}  # share of the steps before the codebook starts: earlier is worse
+CHOOSE_KEYS = 0.4  # progress at which the best table of wishes is kept
 DROP_ACTION = 0.15  # share of frames that train the 'no action' row
 FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
 CORRUPT_RATE = 0.2  # largest share of context tokens replaced
@@ -28,7 +29,7 @@ SMOOTHING = 0.1
 CHANGED_WEIGHT = 3.0  # of tokens that differ from the frame before
 OWN_TEMPERATURE = 0.7
 GAP_EVERY = 100  # steps between looks at what the codes are worth
-SELF_CONTEXT = 0.7  # progress from which half the clips get frames of the model's own as context
+SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
 
 
 @dataclass
@@ -123,9 +124,25 @@ def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     return Outcome(actions.loss(seen), watch, after)
 
 
+def keys_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
+    """What keys leave unexplained of the motions that the action model sees (see `nn/keys.py`)."""
+    actions = genie.actions
+    assert actions.keys is not None
+    with torch.no_grad():
+        small, seen = actions.read(frames)
+    keys = actions.keys
+    loss, unexplained, say = keys.loss(small, seen)
+
+    def after() -> None:
+        if step.progress >= CHOOSE_KEYS:
+            keys.choose()
+
+    return Outcome(loss, {"unexplained": unexplained, "say": say}, after)
+
+
 def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     """Cross-entropy of masked tokens under complete teacher forcing: what is cached in play is what is trained."""
-    clean, actions = read_clip(genie, frames)
+    clean, actions = read_clip(genie, frames, step)
     dynamics = genie.dynamics
     device, (clips, count, _) = clean.device, clean.shape
     near = near_codes(genie.tokenizer)
@@ -145,7 +162,7 @@ def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 def paper_dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     """The paper's baseline: one stream masked at a rate of U(0.5, 1), the action model trained beside it."""
     outcome = actions_loss(genie, frames, step)
-    clean, actions = read_clip(genie, frames)
+    clean, actions = read_clip(genie, frames, step)
     rate = 0.5 + 0.5 * step.rand(len(clean), 1, 1)
     mask = (step.rand(*clean.shape) < rate).to(clean.device)
     mask[:, 0] = False
@@ -159,8 +176,9 @@ def paper_dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 STAGES = {
     "tokenizer": Stage("tokenizer", ("tokenizer",), tokenizer_loss),
     "actions": Stage("actions", ("actions",), actions_loss),
+    "keys": Stage("keys", ("actions.keys",), keys_loss, ("actions",)),
     "decoder": Stage("decoder", ("tokenizer.decoder",), decoder_loss, ("tokenizer",)),
-    "dynamics": Stage("dynamics", ("dynamics",), dynamics_loss, ("tokenizer", "actions")),
+    "dynamics": Stage("dynamics", ("dynamics",), dynamics_loss, ("tokenizer", "actions", "actions.keys")),
 }
 PAPER_STAGES = {
     "tokenizer": STAGES["tokenizer"],
@@ -169,10 +187,11 @@ PAPER_STAGES = {
 
 
 @torch.no_grad()
-def read_clip(genie: Genie, frames: Tensor) -> tuple[Tensor, Tensor]:
+def read_clip(genie: Genie, frames: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     """Clips (B, T, H, W, 3) to tokens (B, T, N) and the action (B, T) that led to each frame, 'none' for the first."""
     tokens = genie.tokenizer.encode(frames)
-    codes = genie.actions.infer(frames)
+    uniforms = step.rand(len(frames), frames.shape[1] - 1, device=frames.device)
+    codes = genie.actions.draw(frames, uniforms)
     first = torch.full_like(codes[:, :1], genie.dynamics.no_action)
     return tokens, torch.cat((first, codes), 1)
 
