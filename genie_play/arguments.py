@@ -16,6 +16,7 @@ COMMANDS = (
     "data", "train", "eval", "bench",
 )  # fmt: skip
 WORLD = "spark"
+SHEETS = ("clips", "pixel", "flat", "sketch", "painted", "photo")
 SPEC = "items ACTION:COUNT separated by spaces, such as '3:10 right:5 random:60 N'; ACTION is a code 0-7, a label, a \
 slot of the compass (N, NE, ...) or random"
 PICTURE = "the picture to start from, or the name of one that is shipped (default: one of these, by seed)"
@@ -115,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
 
     data = command("data", "write clips of a source of video to a folder", _source, _json)
     data.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    data.add_argument(
+        "--sheet",
+        choices=SHEETS,
+        help="one PNG at --out instead: clips, or looks of a family; and what changes a frame",
+    )
     data.add_argument("--clips", type=_count, default=16, metavar="N", help="default %(default)s")
     data.add_argument("--frames", type=_count, default=16, metavar="N", help="of a clip; default %(default)s")
 

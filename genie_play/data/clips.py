@@ -22,7 +22,13 @@ from genie_play.types import SourceError
 
 Clips = NDArray[np.uint8]  # (clips, frames, H, W, 3)
 
-MIX = {"pixel": 0.45, "flat": 0.30, "sketch": 0.25}  # shares of the families of looks
+# shares of the families of looks
+MIX = {"pixel": 0.23, "flat": 0.17, "sketch": 0.32, "painted": 0.14, "photo": 0.14}
+CALM_MIX = {"pixel": 0.45, "flat": 0.30, "sketch": 0.25}
+SHIFTED, STILL = (
+    0.35,
+    0.10,
+)  # shares of the clips of "platformer" with an avatar off the middle, with a camera that waits
 PLATFORMERS = {"platformer": False, "platformer-calm": True}  # source name -> calm
 
 
@@ -41,7 +47,8 @@ class PlatformerSource:
     """Clips of the platformer: a fresh level for each clip, in one of `n_looks` looks of each family.
 
     `split` is "train" or "held-out": other levels and other looks, disjoint by construction. `mix` gives the share
-    of each family; `calm` takes fewer and fainter textures and less furniture.
+    of each family; `calm` takes fewer and fainter textures and less furniture. Unless `shifted` and `still` are given
+    the camera keeps the avatar in the middle, as `eval` expects.
     """
 
     fps = 10.0
@@ -51,16 +58,19 @@ class PlatformerSource:
         size: tuple[int, int] = (64, 64),
         seed: int = 0,
         split: str = "train",
-        mix: Mapping[str, float] = MIX,
+        mix: Mapping[str, float] | None = None,
         n_looks: int = 1024,
         enemies: bool = False,
         tile: int | None = None,
         calm: bool = False,
+        shifted: float = 0.0,
+        still: float = 0.0,
     ) -> None:
+        mix = (CALM_MIX if calm else MIX) if mix is None else mix
         if split not in looks.SPLITS or not mix or set(mix) - set(looks.FAMILIES) or n_looks < 1:
             raise ValueError(f"no clips of split {split!r} with looks {dict(mix)} x {n_looks}")
         self.size, self.seed, self.split, self.enemies = size, seed, split, enemies
-        self._n_looks = n_looks
+        self._n_looks, self._shifted, self._still = n_looks, shifted, still
         self._shares = np.cumsum([share / sum(mix.values()) for share in mix.values()])
         seeds = looks.SPLITS[split][:n_looks]
         self.wardrobe = looks.Wardrobe([(f, s) for f in mix for s in seeds], tile or tile_size(size[0]), calm)
@@ -105,7 +115,18 @@ class PlatformerSource:
         pick = levels.uniforms(seeds, 80, [0, 1])
         family = np.searchsorted(self._shares[:-1], pick[:, 0], side="right")
         look = family * self._n_looks + (pick[:, 1] * self._n_looks).astype(np.int64)
-        return Platformer(seeds, look, self.wardrobe, self.size, self.enemies), Players(seeds)
+        shift, roam = self._cameras(seeds)
+        return Platformer(seeds, look, self.wardrobe, self.size, self.enemies, shift, roam), Players(seeds)
+
+    def _cameras(self, seeds: levels.Seeds) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the avatar stands in the picture and how far it may roam, in half tiles, (clips, 2) each."""
+        chance, across, along = levels.uniforms(seeds, 82, range(3)).T
+        half = np.array(self.size[::-1]) // self.wardrobe.tile  # half tiles from the middle to the border, (x, y)
+        reach = np.maximum(half * 2 // 5, 1)
+        shift = np.rint((np.stack([across, along], 1) * 2 - 1) * reach).astype(np.int64)
+        shift[chance >= self._shifted] = 0
+        roam = np.where(chance >= 1 - self._still, 1, 0)[:, None] * np.maximum(half - 3, 0)
+        return shift, roam
 
     def batch(self, step: int, clips: int, frames: int) -> Clips:
         """Clips (clips, frames, H, W, 3) uint8: a pure function of seed, split and step."""
@@ -114,14 +135,15 @@ class PlatformerSource:
         for t in range(frames):
             if t:
                 game.step(players.keys(game))
-            out[:, t] = game.render()
+            game.render(out[:, t])
         return out
 
 
 def open_source(name: str | Path, size: tuple[int, int], seed: int = 0) -> Source:
     """The platformer by its name ("platformer", "platformer-calm"), or a folder of videos; SourceError if neither."""
     if str(name) in PLATFORMERS:
-        return PlatformerSource(size, seed, calm=PLATFORMERS[str(name)])
+        calm = PLATFORMERS[str(name)]
+        return PlatformerSource(size, seed, calm=calm, shifted=0 if calm else SHIFTED, still=0 if calm else STILL)
     if not Path(name).is_dir():
         raise SourceError(f"no source is called {str(name)!r}: give {', '.join(PLATFORMERS)} or a folder of videos")
     from genie_play.data.video import FolderSource
