@@ -12,7 +12,8 @@ from genie_play import __version__
 from genie_play.types import GenieError
 
 COMMANDS = (
-    "play", "rollout", "replay", "verify", "see", "info", "doctor", "keys", "recover", "data", "train", "eval", "bench",
+    "play", "rollout", "compare", "replay", "verify", "see", "infer", "probe", "info", "doctor", "keys", "recover",
+    "data", "train", "eval", "bench",
 )  # fmt: skip
 WORLD = "spark"
 SPEC = "items ACTION:COUNT separated by spaces, such as '3:10 right:5 random:60 N'; ACTION is a code 0-7, a label, a \
@@ -62,6 +63,14 @@ def parser() -> argparse.ArgumentParser:
     rollout.add_argument("--actions", required=True, metavar="SPEC", help=SPEC)
     rollout.add_argument("--seed", type=_seed, default=0, help="default 0")
 
+    compare = command("compare", "record worlds side by side under the same actions", _paths, _device, _json)
+    compare.add_argument("worlds", nargs="+", metavar="WORLD", help="name, file or folder")
+    compare.add_argument("--prompt", action="append", metavar="PICTURE", help=f"{PICTURE}; may be repeated")
+    compare.add_argument("--actions", required=True, metavar="SPEC", help=f"{SPEC}; labels are each world's own")
+    compare.add_argument("--seed", type=_seed, action="append", metavar="N", help="default 0; may be repeated")
+    compare.add_argument("--out", type=Path, required=True, metavar="X", help=OUT)
+    compare.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+
     replay = command("replay", "make a recording of a .gplay, as it was", _replayed, _json)
     replay.add_argument("--out", type=Path, metavar="X", help=f"{OUT} (default: a GIF in your pictures folder)")
     replay.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
@@ -74,6 +83,19 @@ def parser() -> argparse.ArgumentParser:
     see.add_argument("--out", type=Path, required=True, metavar="X.png")
     see.add_argument("--both", action="store_true", help="the picture itself to the left")
     see.add_argument("--scale", type=_count, default=1, metavar="N", help="enlarge so many times")
+
+    infer = command("infer", "find the actions in a real clip, as a SPEC", _world, _paths, _json)
+    infer.add_argument("video", type=Path, metavar="VIDEO", help="an animation, a video, or a folder of pictures")
+    infer.add_argument("--frames", type=_count, default=200, metavar="N", help="at most (default: %(default)s)")
+    infer.add_argument("--seed", type=_seed, default=0, help="of the clip made again; default 0")
+    infer.add_argument("--out", type=Path, metavar="X", help=f"the clip beside the same actions played: {OUT}")
+    infer.add_argument("--scale", type=_count, default=0, metavar="N", help="enlarge so many times")
+
+    probe = command("probe", "measure what each action of a world does", _json)
+    probe.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    probe.add_argument("--prompts", type=_count, default=100, metavar="N", help="default %(default)s")
+    probe.add_argument("--out", type=Path, metavar="X.png", help="a sheet: every action held, tick by tick")
+    probe.add_argument("--save", action="store_true", help="write the labels into the world itself")
 
     info = command("info", "say what is in a world, a .gplay or a picture", _json)
     info.add_argument("what", help="the name of a world, or a file")
@@ -99,6 +121,11 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, metavar="M", help="stop cleanly after so many; run it again to go on")
     train.add_argument("--recipe", default="default", choices=("default", "paper"), help="default: %(default)s")
 
+    train.add_argument(
+        "--true-actions", metavar="WORLD",
+        help="dynamics only: told the game's own keys, on WORLD's tokenizer; for eval --upper-bound, never to play",
+    )  # fmt: skip
+
     evaluate = command("eval", "measure a world on levels and looks that it was not trained on", _json)
     evaluate.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
     what = "folder of clips, held out from training: measure on these, from pictures alone"
@@ -106,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where the table and its pictures go")
     evaluate.add_argument("--quick", action="store_true", help="fewer samples: a first impression")
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
+
+    evaluate.add_argument("--upper-bound", type=Path, metavar="FILE", help="of train --true-actions, to stand beside")
+    evaluate.add_argument("--page", type=Path, metavar="X.md", help="write tables and sheets into this page")
 
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
     bench.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")

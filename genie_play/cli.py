@@ -88,6 +88,57 @@ def _rollout(args: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from genie_play import compare, world
+
+    out, _ = _outputs(args.out, journal=False)
+    seeds, columns, rates = args.seed or [0], [], []
+    prompts = [world.find_picture(picture, seeds[0]) for picture in args.prompt or [None]]
+    with _bar(len(args.worlds), "compare") as step:
+        for name in args.worlds:
+            path = _overrides(args.path)
+            column, rate = compare.play(name, prompts, args.actions, seeds, args.device, path)
+            columns.append(column)
+            rates.append(rate)
+            step()
+    frames = compare.frames(columns)
+    written, count = _record(frames, out, rates[0], len(frames), "record", args.scale)
+    result = {"out": written, "frames": count, "worlds": [column.title for column in columns]}
+    _show(args, result | {"rows": len(columns[0].plays)}, [str(written)])
+    return 0
+
+
+def _infer(args: argparse.Namespace) -> int:
+    from genie_play import compare
+    from genie_play.eval import infer
+    from genie_play.types import Prompt
+
+    out = _outputs(args.out, journal=False)[0] if args.out else None
+    seen, codes = infer.infer_codes(args.world, args.video, args.frames)
+    spec, written = infer.spec(codes), None
+    if out is not None:
+        prompt, path = Prompt(seen[:1], args.video.name), _overrides(args.path)
+        again, rate = compare.play(args.world, [prompt], spec, [args.seed], args.device, path)
+        frames = compare.frames([compare.Column("clip", [seen]), again])
+        written, _ = _record(frames, out, rate, len(frames), "record", args.scale)
+    lines = [spec] if written is None else [spec, str(written)]
+    _show(args, {"actions": spec, "codes": codes, "frames": len(seen), "out": written}, lines)
+    return 0
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from genie_play.eval import report
+    from genie_play.media import pictures
+
+    if args.out is not None and args.out.suffix.lower() != ".png":
+        raise GenieError(f"probe draws a PNG; name one instead of {args.out.name!r}")
+    result, sheet = report.probe_world(args.world, args.prompts, args.save, _note)
+    lines = _label_lines(result["labels"], result["lands"])
+    result["out"] = None if args.out is None else pictures.save_png(args.out, sheet)
+    _show(args, result, lines if args.out is None else [*lines, str(result["out"])])
+    return 0
+
+
 def _replay(args: argparse.Namespace) -> int:
     from genie_play import paths, world
     from genie_play.session import journal
@@ -229,6 +280,16 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.true_actions is not None:
+        from genie_play.eval import upper_bound
+
+        if args.stage != "dynamics":
+            raise GenieError(
+                "--true-actions is for the stage dynamics: 'train dynamics --true-actions WORLD --out DIR'"
+            )
+        file = upper_bound.train(args.true_actions, args.out, args.steps, args.minutes, args.device, args.seed)
+        _show(args, {"world": file, "true_actions": True}, [str(file)])
+        return 0
     from genie_play.train import loop
 
     file = loop.train(
@@ -259,17 +320,28 @@ def _eval(args: argparse.Namespace) -> int:
     from genie_play.eval import clips, report
 
     world = checkpoint.find(args.world)
+
+    def watch(what: str) -> None:
+        _note(f"measuring {what}")
+
     if args.source is None:
-        result = report.evaluate(world, args.out, args.quick, args.save)
+        result = report.evaluate(world, args.out, args.quick, args.save, args.upper_bound, args.page, watch)
+    elif args.upper_bound or args.page:
+        raise GenieError("--upper-bound and --page are for the project's own game; leave them out with --source")
     else:
-        result = clips.evaluate(world, args.source, args.out, args.quick, args.save)
-    lines = result["table"].splitlines()
-    lines += [""] + [
-        "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
-        for label in result["labels"]
-    ]
-    _show(args, result, lines)
+        result = clips.evaluate(world, args.source, args.out, args.quick, args.save, watch)
+    _show(args, result, [*result["table"].splitlines(), "", *_label_lines(result["labels"])])
     return 0
+
+
+def _label_lines(labels: Iterable[Mapping[str, Any]], lands: Mapping[str, float] | None = None) -> list[str]:
+    """What each code does, a line each; `lands` by code, how often it came down again."""
+    lines = []
+    for label in labels:
+        line = "code {code}: {name}, moves ({dx:+.1f}, {dy:+.1f}), agreed in {confidence:.0%}".format(**label)
+        share = (lands or {}).get(str(label["code"]))
+        lines.append(line if share is None else f"{line}, came down again in {share:.0%}")
+    return lines
 
 
 def _load(args: argparse.Namespace) -> World:
@@ -532,9 +604,12 @@ def _bug(error: Exception) -> int:
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "play": _play,
     "rollout": _rollout,
+    "compare": _compare,
     "replay": _replay,
     "verify": _verify,
     "see": _see,
+    "infer": _infer,
+    "probe": _probe,
     "info": _info,
     "doctor": _doctor,
     "keys": _keys,

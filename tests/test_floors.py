@@ -18,12 +18,12 @@ FLOORS = {
     "config": 0, "types": 0, "schedule": 0, "philox": 0, "paths": 0,
     "session": 1, "media": 1, "data": 1, "checkpoint": 1,
     "ops": 2, "nn": 3, "engine": 4, "train": 5, "eval": 5, "play": 5,
-    "cli": 6, "world": 6, "arguments": 6, "__main__": 6,
+    "cli": 6, "world": 6, "compare": 6, "arguments": 6, "__main__": 6,
 }  # fmt: skip
 # what a room may use of its own floor
 INSIDE = {
     "config": {"types"}, "schedule": {"philox"}, "paths": {"types"}, "session": {"media"}, "data": {"media"},
-    "eval": {"train"}, "cli": {"world", "arguments"}, "__main__": {"cli"},
+    "eval": {"train"}, "compare": {"world"}, "cli": {"world", "compare", "arguments"}, "__main__": {"cli"},
 }  # fmt: skip
 # the client starts its engine by name in a child process; process.py itself knows no torch
 EXCEPTIONS = {("play", "engine.process")}
@@ -144,7 +144,7 @@ for name in names:
         (("config", "types", "schedule", "philox", "paths"), "torch,triton,pygame,PIL,safetensors"),
         (("checkpoint", "session", "media", "data"), "torch,triton,pygame,safetensors"),
         (("play",), "torch,triton,safetensors"),
-        (("cli", "world"), "torch,triton,pygame,safetensors"),
+        (("cli", "world", "compare"), "torch,triton,pygame,safetensors"),
         (("ops", "nn", "engine", "train", "eval"), "pygame,gymnasium,av"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "without",

@@ -93,6 +93,13 @@ class FolderSource:
             out[n] = segment[start : start + frames]
         return out
 
+    def beginning(self, length: int) -> Pixels:
+        """The first ticks of the first clip, at most `length`: (T, H, W, 3). SourceError if it cannot be read."""
+        found = self._decoded(0, 0.0, length)
+        if found is None:
+            raise SourceError(f"{self.path} cannot be read; give another video")
+        return found
+
     def _segment(self, slot: int, step: int, frames: int) -> Pixels:
         """What a slot shows at a step: (T, H, W, 3), T at least `frames`."""
         age = (step + SLOTS - 1 - slot) // SLOTS

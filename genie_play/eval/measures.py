@@ -87,6 +87,8 @@ def perplexity(tokens: NDArray[np.int64], codes: int) -> float:
 
 def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     """Normalised mutual information of two labellings, 0 to 1 (2 I / (H(a) + H(b)))."""
+    if not a.size:
+        return 0.0
     _, a = np.unique(a.ravel(), return_inverse=True)
     _, b = np.unique(b.ravel(), return_inverse=True)
     joint = np.zeros((a.max() + 1, b.max() + 1))
@@ -95,7 +97,8 @@ def mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     inside = joint > 0
     shared = float((joint[inside] * np.log(joint[inside] / np.outer(pa, pb)[inside])).sum())
     entropies = float(-(pa * np.log(pa)).sum() - (pb * np.log(pb)).sum())
-    return 2 * shared / entropies if entropies > 0 else 0.0
+    # what is nothing up to rounding may come out below it
+    return max(2 * shared / entropies, 0.0) if entropies > 0 else 0.0
 
 
 def displacement(before: Pictures, after: Pictures, reach: int = REACH) -> NDArray[np.float64]:
@@ -105,18 +108,27 @@ def displacement(before: Pictures, after: Pictures, reach: int = REACH) -> NDArr
     mean absolute error, the middle (where the avatar stands) left out, and its sign turned. A scene that does not
     move, or that no shift explains better than none by 10%, gives (0, 0).
     """
+    found = [_displacement(before[i : i + 64], after[i : i + 64], reach) for i in range(0, len(before), 64)]
+    return np.concatenate(found) if found else np.zeros((0, 2))
+
+
+def _displacement(before: Pictures, after: Pictures, reach: int) -> NDArray[np.float64]:
     a = torch.from_numpy(before).float().permute(0, 3, 1, 2)
     b = torch.from_numpy(after).float().permute(0, 3, 1, 2)
     height, width = a.shape[-2:]
     centre = torch.ones(height, width)
     centre[height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8] = 0
-    inner = (slice(reach, height - reach), slice(reach, width - reach))
+    # every other pixel of the target is enough to tell a shift; the source is split so that slices lie close
+    inner = (slice(reach, height - reach, 2), slice(reach, width - reach, 2))
     weight = centre[inner]
+    target = b[(..., *inner)].contiguous()
+    phases = {(y, x): a[..., y::2, x::2].contiguous() for y in (0, 1) for x in (0, 1)}
+    rows, columns = target.shape[-2:]
     errors = []
-    for y in range(-reach, reach + 1):
-        for x in range(-reach, reach + 1):
-            moved = a[..., reach + y : height - reach + y, reach + x : width - reach + x]
-            errors.append(((b[(..., *inner)] - moved).abs().mean(1) * weight).sum((-2, -1)) / weight.sum())
+    for y in range(2 * reach + 1):
+        for x in range(2 * reach + 1):
+            moved = phases[y % 2, x % 2][..., y // 2 : y // 2 + rows, x // 2 : x // 2 + columns]
+            errors.append(((target - moved).abs_().mean(1) * weight).sum((-2, -1)) / weight.sum())
     table = torch.stack(errors, 1)  # (P, shifts)
     best = table.argmin(1)
     still = table[:, len(errors) // 2]
@@ -125,6 +137,61 @@ def displacement(before: Pictures, after: Pictures, reach: int = REACH) -> NDArr
     shifts = torch.stack((best % side - reach, best // side - reach), 1).double()
     shifts[table.amin(1) > 0.9 * still] = 0
     return shifts.numpy()
+
+
+def comes_down(dy: NDArray[np.float64], least: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of displacements down a tick (P, T): who rose by `least` pixels or more, and who of these lost three quarters of
+    the rise again before the last tick. Both (P,)."""
+    height = -np.cumsum(dy, 1)
+    peak, top = height.max(1), height.argmax(1)
+    later = np.arange(dy.shape[1]) >= top[:, None]
+    lowest = np.where(later, height, np.inf).min(1)
+    rose = peak >= least
+    return rose, rose & (lowest <= peak / 4)
+
+
+def ended(energy: NDArray[np.float64], real: NDArray[np.float64], run: int = 16) -> NDArray[np.int64]:
+    """For each play (P, T) of edge energies the first of `run` frames in a row whose energy is below 0.5 or above 1.5
+    of `real` (P,); T where there are none: (P,)."""
+    off = (energy < 0.5 * real[:, None]) | (energy > 1.5 * real[:, None])
+    count = off.shape[1]
+    first = np.full(len(off), count, np.int64)
+    for play, row in enumerate(off):
+        length = 0
+        for t, bad in enumerate(row):
+            length = length + 1 if bad else 0
+            if length == run:
+                first[play] = t - run + 1
+                break
+    return first
+
+
+def apart(futures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How far the two most different futures (A, P, H, W, 3) of each of P plays are apart, in grey levels: (P,)."""
+    x = futures.astype(np.float32)
+    most = np.zeros(x.shape[1])
+    for i in range(len(x)):
+        for j in range(i):
+            most = np.maximum(most, np.abs(x[i] - x[j]).mean((-3, -2, -1)))
+    return most
+
+
+def k_means(points: NDArray[np.float64], k: int, rounds: int = 30) -> NDArray[np.float64]:
+    """Centres (k, d) of points (n, d), k-means++ with a fixed seed: the plainest action codes there are."""
+    noise = np.random.RandomState(0)
+    centres = points[noise.randint(len(points))][None].astype(np.float64)
+    while len(centres) < k:
+        away = ((points[:, None] - centres) ** 2).sum(-1).min(1)
+        if away.sum() == 0:
+            # fewer different points than centres
+            break
+        centres = np.concatenate((centres, points[noise.choice(len(points), p=away / away.sum())][None]))
+    for _ in range(rounds):
+        nearest = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
+        centres = np.stack(
+            [points[nearest == c].mean(0) if (nearest == c).any() else centre for c, centre in enumerate(centres)]
+        )
+    return centres
 
 
 def edge_energy(pictures: Pictures) -> NDArray[np.float64]:

@@ -44,12 +44,13 @@ class Keys(nn.Module):
         self.past = nn.Embedding(PAST * (motions + 1), width)  # one row a motion and lag; the last row of a lag: none
         self.scene = nn.Conv2d(3, width // 2, PATCH, stride=PATCH)
         self.scene_out = nn.Linear((SIDE // PATCH) ** 2 * (width // 2), width)
-        self.bar = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, motions))
+        last = nn.Linear(2 * width, motions)
+        self.bar = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.ReLU(), last)
         self.wish = nn.Parameter(torch.randn(TRIES, keys, motions))
         self.register_buffer("chosen", torch.zeros((), dtype=torch.int64))  # a table, counted from 1; 0: not yet
         self.register_buffer("merit", torch.zeros(TRIES))  # running loss of each table
         nn.init.normal_(self.past.weight, std=0.3)
-        nn.init.zeros_(self.bar[-1].weight)
+        nn.init.zeros_(last.weight)
 
     def bars(self, pictures: Tensor, motions: Tensor) -> Tensor:
         """(B, P, M), 0 or more: how much the past and the scene stand against each motion."""

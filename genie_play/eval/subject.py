@@ -1,0 +1,198 @@
+"""What is measured, and the means to do it: a world in play with many prompts at once, and games it has not seen.
+
+Every measure draws its clips, prompts and noise from a number of its own, so that the same figure comes out again; a
+measure repeated over draws 0, 1, 2, ... sees other clips each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genie_play import ops
+from genie_play.config import PathConfig
+from genie_play.data.clips import PlatformerSource
+from genie_play.data.platformer import Truth, with_truth
+from genie_play.engine.sampler import Sampler
+from genie_play.engine.state import Ring
+from genie_play.eval import measures
+from genie_play.nn.genie import Genie
+
+Pictures = NDArray[np.uint8]
+Codes = NDArray[np.int64]
+
+SEED = 7_000_000  # of the data and the noise of every evaluation
+KEYS = ("none", "left", "right", "jump", "jump-left", "jump-right", "down", "up")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is looked at."""
+
+    clips: int = 48
+    frames: int = 20
+    starts: int = 384
+    prompts: int = 100  # for held codes
+    long_holds: int = 40  # prompts in which every code is held for 40 ticks
+    free: int = 16  # prompts of free play
+    free_frames: int = 256
+    walks: int = 20  # prompts of long random play
+    walk: int = 1000  # its steps
+    sketch_frames: int = 200
+    draws: int = 3  # of the figures whose spread is stated
+    sight_steps: int = 400  # that the avatar detector learns for
+
+
+QUICK = Size(
+    clips=12, frames=12, starts=96, prompts=16, long_holds=4, free=8, free_frames=48, walks=4, walk=100,
+    sketch_frames=48, draws=1,
+)  # fmt: skip
+
+
+class Batch:
+    """A world in play with many prompts at once, along one path: what the engine does, a batch at a time."""
+
+    def __init__(self, genie: Genie, path: PathConfig, batch: int) -> None:
+        dynamics, tokenizer = genie.dynamics, genie.tokenizer
+        device = dynamics.head.weight.device
+        self.genie, self.count, self.sampler = genie, batch, Sampler(dynamics, ops.get("reference"), path)
+        cross = dynamics.config.recipe == "teacher"
+        self.dynamics_ring = Ring(dynamics.cache_shape, dynamics.n_tokens, cross, device, batch=batch)
+        self.decoder_ring = Ring(tokenizer.decoder_shape, dynamics.n_tokens, False, device, batch=batch)
+        self.index = 0
+
+    def begin(self, pictures: Pictures) -> Pictures:
+        """Start from pictures (B, H, W, 3), no action before them; returns how the world shows them."""
+        tokens = torch.from_numpy(encode(self.genie, pictures[:, None])[:, 0])
+        return self.feed(tokens, torch.full((self.count,), self.genie.dynamics.no_action))
+
+    def feed(self, tokens: Tensor, actions: Tensor) -> Pictures:
+        """Commit given tokens (B, N) that `actions` (B,) led to; returns how they look, (B, H, W, 3) uint8."""
+        _, kept = self.genie.dynamics.stream(self.sampler.embed(tokens, actions), self.dynamics_ring.past())
+        self.dynamics_ring.commit(kept)
+        pixels, kept = self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past())
+        self.decoder_ring.commit(kept)
+        self.index += 1
+        return to_uint8(pixels)
+
+    def step(self, actions: Tensor | int, seed: int) -> Pictures:
+        """Sample the next frame under `actions` (B,), commit it, and return it (B, H, W, 3) uint8."""
+        told = self._told(actions)
+        tokens = self.sampler.sample(self.dynamics_ring.past(), told, seed, self.index).tokens
+        return self.feed(tokens, told)
+
+    def peek(self, actions: Tensor | int, seed: int) -> Pictures:
+        """What `step` would show; changes nothing."""
+        tokens = self.sampler.sample(self.dynamics_ring.past(), self._told(actions), seed, self.index).tokens
+        return to_uint8(self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past())[0])
+
+    def _told(self, actions: Tensor | int) -> Tensor:
+        return torch.full((self.count,), actions) if isinstance(actions, int) else actions
+
+
+@dataclass(frozen=True)
+class Sight:
+    """An avatar detector, and in what percent of real frames and of scenery without an avatar it sees one."""
+
+    detector: measures.Detector
+    real: float
+    scenery: float
+
+
+class Subject:
+    """A world, its path, and the sources of clips that it is shown."""
+
+    def __init__(self, genie: Genie, path: PathConfig, size: Size, calm: bool) -> None:
+        self.genie, self.path, self.size, self.calm = genie, path, size, calm
+        self.picture_size = genie.config.size
+        self.pictures: dict[str, Pictures] = {}  # sheets that the measures leave behind, by name
+
+    @cached_property
+    def known(self) -> PlatformerSource:
+        """Looks that training saw, in levels that it may have seen."""
+        return PlatformerSource(self.picture_size, SEED, "train", calm=self.calm)
+
+    @cached_property
+    def unseen(self) -> PlatformerSource:
+        """Looks and levels that no training saw."""
+        return PlatformerSource(self.picture_size, SEED, "held-out", n_looks=256, calm=self.calm)
+
+    @cached_property
+    def paper(self) -> PlatformerSource:
+        """Unseen looks of the family that is drawn on paper."""
+        mix = {"sketch": 1.0}
+        return PlatformerSource(self.picture_size, SEED + 1, "held-out", mix=mix, n_looks=256, calm=self.calm)
+
+    @cached_property
+    def sight(self) -> Sight:
+        """An avatar detector, learned from one half of some clips and tried on the other."""
+        truth = self.clips(self.unseen, 5, 0, 160, 6)
+        frames = truth.frames.reshape(-1, *truth.frames.shape[2:])
+        masks = truth.mask.reshape(-1, *truth.mask.shape[2:])
+        half, crop = len(frames) // 2, min(32, min(self.picture_size) // 8 * 8)
+        with torch.inference_mode(False):
+            detector = measures.train_detector(frames[:half], masks[:half], steps=self.size.sight_steps, crop=crop)
+        beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
+        real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
+        return Sight(detector, real, scenery)
+
+    def batch(self, count: int) -> Batch:
+        """The world in play with `count` prompts."""
+        return Batch(self.genie, self.path, count)
+
+    def clips(self, source: PlatformerSource, what: int, draw: int, clips: int, frames: int) -> Truth:
+        """Clips for the measure number `what`, with their true keys."""
+        return with_truth(source, what + 100 * draw, clips, frames)
+
+
+def encode(genie: Genie, frames: Pictures) -> Codes:
+    """Clips (B, T, H, W, 3) to tokens (B, T, N)."""
+    return chunks(lambda x: genie.tokenizer.encode(to_float(x)), frames)
+
+
+def decode(genie: Genie, tokens: Codes | Tensor) -> Pictures:
+    """Tokens (B, T, N) to clips (B, T, H, W, 3)."""
+    tokens = torch.as_tensor(tokens)
+    return np.concatenate([to_uint8(genie.tokenizer.decode(tokens[i : i + 8])) for i in range(0, len(tokens), 8)])
+
+
+def infer(genie: Genie, frames: Pictures) -> Codes:
+    """Clips (B, T, H, W, 3) to the code (B, T - 1) of each transition."""
+    return chunks(lambda x: genie.actions.infer(to_float(x)), frames)
+
+
+def after_none(genie: Genie, codes: Codes) -> Tensor:
+    """Codes (B, T - 1) of transitions as the action (B, T) that led to each frame; none for the first."""
+    return torch.cat((torch.full((len(codes), 1), genie.dynamics.no_action), torch.from_numpy(codes)), 1)
+
+
+def to_float(frames: Pictures) -> Tensor:
+    """uint8 to 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).float() / 255
+
+
+def to_uint8(pixels: Tensor) -> Pictures:
+    """0..1 to uint8."""
+    return np.asarray((pixels.float() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def grid(rows: Sequence[Pictures], scale: int = 2) -> Pictures:
+    """Rows of pictures (n, H, W, 3) as one picture, enlarged."""
+    width = max(len(row) for row in rows)
+    lines = []
+    for row in rows:
+        line = np.zeros((width, *row.shape[1:]), np.uint8)
+        line[: len(row)] = row
+        lines.append(np.concatenate(list(line), 1))
+    return np.concatenate(lines).repeat(scale, 0).repeat(scale, 1)
+
+
+def chunks(work: Callable[[Pictures], Tensor], frames: Pictures, size: int = 8) -> Codes:
+    """The work done on a few clips at a time."""
+    return np.concatenate([work(frames[i : i + size]).numpy() for i in range(0, len(frames), size)])
