@@ -1,7 +1,7 @@
 """The table of a world on a folder of clips, from pictures alone, a baseline beside each figure.
 
 For worlds trained on video of one's own, which has no true keys and no masks; give clips that were held out from
-training. Everything is seeded: the same files give the same table.
+training. Everything is seeded: on one machine the same files give the same table.
 """
 
 from __future__ import annotations
