@@ -86,7 +86,7 @@ def evaluate(
             watch("dynamics")
             rows += report.dynamics()
             watch("held codes")
-            found = probe(subject, report.frames[:, 0])
+            found = probe(subject, report.frames[: subject.size.prompts, 0])
             beside = f"{len(found.moved)} prompts"
             rows.append(Row("play", "held codes agree, mean over codes", found.agreed, "%", beside))
             subject.pictures["probe"] = sheet(found)
