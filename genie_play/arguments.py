@@ -101,7 +101,11 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("what", help="the name of a world, or a file")
 
     doctor = command("doctor", "say whether this machine is ready, and what to do if not", _json)
-    doctor.add_argument("--deep", action="store_true", help="also play each shipped world twice and compare")
+    doctor.add_argument(
+        "--deep",
+        action="store_true",
+        help="also check what each shipped world computes here, on every path; 3 if it differs",
+    )
 
     keys = command("keys", "print what every key does", _json)
     keys.add_argument("--world", help=f"whose slots to print (default: {WORLD})")
@@ -135,12 +139,21 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--save", action="store_true", help="write figures and labels into the world itself")
 
     evaluate.add_argument("--upper-bound", type=Path, metavar="FILE", help="of train --true-actions, to stand beside")
+    evaluate.add_argument("--sweep", action="store_true", help="quality against passes, order and temperature instead")
+    evaluate.add_argument("--steps", type=_counts, metavar="N,N", help="passes of the sweep (default: 1,2,4,8,25)")
     evaluate.add_argument("--page", type=Path, metavar="X.md", help="write tables and sheets into this page")
 
     bench = command("bench", "measure how fast a world plays here", _paths, _device, _json)
-    bench.add_argument("world", nargs="?", default=WORLD, help="name, file or folder (default: %(default)s)")
+    target = "a world's name, file or folder; a preset's name or 'custom' for random weights; or a measurement (.json)"
+    bench.add_argument("target", nargs="?", default=WORLD, help=f"{target} (default: %(default)s)")
     bench.add_argument("--frames", type=_count, default=100, metavar="N", help="default: %(default)s")
-    bench.add_argument("--against", choices=("recompute",), help="time it without the cache too, in the same run")
+    against = "recompute: time it without the cache too, in the same run; or a measurement (.json) to compare with"
+    bench.add_argument("--against", action="append", default=[], metavar="X", help=against)
+    bench.add_argument("--sweep", action="store_true", help="how cost grows with passes, tokens, window and width")
+    bench.add_argument("--random", action="store_true", help="random weights, where a world has a preset's name too")
+    for name in ("layers", "width", "heads", "window", "codes"):
+        bench.add_argument(f"--{name}", type=_count, metavar="N", help="of the dynamics model, with random weights")
+    bench.add_argument("--tokens", type=_grid, metavar="RxC", help="rows and columns of tokens, such as 9x16")
     return top
 
 
@@ -190,6 +203,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
+def _grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and 0 < int(rows) < 1000 and 0 < int(columns) < 1000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ROWSxCOLUMNS, such as 9x16")
+    return int(rows), int(columns)
 
 
 def _seed(text: str) -> int:

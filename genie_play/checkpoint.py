@@ -41,6 +41,7 @@ class Header:
     provenance: dict[str, Any] = field(default_factory=dict)  # how it was made: data, commands, versions, dates
     evaluation: dict[str, Any] = field(default_factory=dict)  # figures by name
     stages: dict[str, Any] = field(default_factory=dict)  # stage -> {"steps": ..., "frames": ...} of what is trained
+    accepted: tuple[str, ...] = ("fp32",)  # arithmetics that were measured to be good enough for it
     format: int = FORMAT
     file: Path | None = field(default=None, compare=False)
     sha256: str = field(default="", compare=False)

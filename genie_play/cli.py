@@ -204,15 +204,17 @@ def _info(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from genie_play.eval import doctor
 
-    findings = doctor.examine(args.deep)
-    lines = []
+    findings = doctor.examine(args.deep, _note)
+    lines, width = [], max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
-        mark = {"ok": " ", "note": "-", "problem": "!"}[finding.state]
-        lines.append(f"{mark} {finding.name:22}{finding.detail}")
+        mark = {"ok": " ", "note": "-", "failed": "x", "problem": "!"}[finding.state]
+        lines.append(f"{mark} {finding.name:{width}}  {finding.detail}")
         lines += [f"    {line}" for line in finding.fix.splitlines()]
     ready = doctor.ready(findings)
     lines.append("ready to play" if ready else "not ready: see the lines marked with !")
     _show(args, {"ready": ready, "findings": [asdict(finding) for finding in findings]}, lines)
+    if doctor.differs(findings):
+        return 3
     return 0 if ready else 2
 
 
@@ -308,14 +310,48 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from genie_play.eval import bench
+    from genie_play.eval import tables
 
-    found = bench.bench(args.world, args.frames, args.device, args.against, **_overrides(args.path))
-    _show(args, found, bench.text(found).splitlines())
-    return 0
+    others = [tables.read(Path(file)) for file in args.against if file != "recompute"]
+    if args.target.endswith(".json"):
+        found, lines = tables.read(Path(args.target)), []
+        if not others:
+            lines = tables.text(found)
+    else:
+        found = _measured(args)
+        lines = tables.growth(found["growth"]) if args.sweep else tables.text(found)
+    if args.sweep and others:
+        raise GenieError("--sweep compares with its own base; leave out the measurement after --against")
+    if others:
+        found = found | {"against": [tables.compare(found, other) for other in others]}
+        lines += [line for compared in found["against"] for line in ["", *tables.comparison(compared)]]
+    _show(args, found, lines)
+    return 3 if found.get("gate", {}).get("ok") is False else 0
+
+
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    from genie_play.eval import bench, growth, targets
+
+    shape = targets.Shape(args.layers, args.width, args.heads, args.tokens, args.window, args.codes)
+    target, path = targets.find(args.target, shape, args.random), _overrides(args.path)
+    if args.sweep:
+        rows = growth.grow(target, max(args.frames // 14, 3), args.device, _note, **path)
+        return {"target": target.describe(), "machine": bench.machine("cpu"), "growth": rows}
+    recompute = "recompute" in args.against
+    return bench.bench(target, args.frames, args.device, recompute, _note, **path)
 
 
 def _eval(args: argparse.Namespace) -> int:
+    if args.sweep:
+        from genie_play.eval import study
+
+        if args.save or args.page or args.upper_bound or args.source:
+            raise GenieError("--sweep is of the own game and changes nothing; leave out --save, --page, --upper-bound and --source")
+        found = study.study(args.world, args.out, args.quick, args.steps or study.STEPS, _note)
+        _show(args, found, study.table(found))
+        return 0
+    if args.steps:
+        raise GenieError("--steps is for --sweep")
     from genie_play import checkpoint
     from genie_play.eval import clips, report
 
@@ -379,7 +415,8 @@ def _path(path: dict[str, Any], device: str | None) -> dict[str, Any]:
     """The path of a replay, on another device if one is asked for."""
     if device is None:
         return path
-    return {key: value for key, value in path.items() if key != "ops"} | {"device": device}
+    bound = ("ops", "frame", "blocks")  # what a device decides for itself
+    return {key: value for key, value in path.items() if key not in bound} | {"device": device}
 
 
 def _outputs(out: Path, journal: bool = True) -> tuple[Path | None, Path | None]:

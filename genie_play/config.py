@@ -105,10 +105,15 @@ class PathConfig:
     steps: int = 4
     temperature: float = 0.7
     last_argmax: bool = True
-    arithmetic: str = "fp32"  # fp32 | bf16
+    arithmetic: str = "fp32"  # fp32 | bf16 | int8 (CPU) | fp8 (CUDA: e4m3 products, the rest bf16)
     threads: int = 1
     device: str = "cpu"
     ops: str = "reference"  # reference | triton
+    frame: str = "eager"  # eager | static (one fixed list of operations) | graph (the same, captured; CUDA)
+    blocks: str = "plain"  # plain | fused (few kernels) | library (its products) | compiled (torch.compile)
+    commit: str = "apart"  # apart (while nobody waits) | merged (with the first pass of the next frame)
+    ring: str = "plain"  # plain | fp8 (keys and values of past frames in e4m3)
+    sure: float = 0.0  # fill in what is left once every draw of a pass was this likely; 0: never
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-import platformdirs
+from typing import Any
 
 from genie_play.types import GenieError
 
@@ -28,27 +27,32 @@ def assets() -> Path:
 
 def settings_file() -> Path:
     """`settings.json` in the user's config folder."""
-    return Path(platformdirs.user_config_path(APP)) / "settings.json"
+    return Path(_user().user_config_path(APP)) / "settings.json"
 
 
 def sessions() -> Path:
     """Journals of play-throughs."""
-    return Path(platformdirs.user_data_path(APP)) / "sessions"
+    return Path(_user().user_data_path(APP)) / "sessions"
 
 
 def pictures() -> Path:
     """GIFs and screenshots."""
-    return Path(platformdirs.user_pictures_path()) / "Genie Play"
+    return Path(_user().user_pictures_path()) / "Genie Play"
 
 
 def logs() -> Path:
     """Log files."""
-    return Path(platformdirs.user_log_path(APP))
+    return Path(_user().user_log_path(APP))
+
+
+def kernels() -> Path:
+    """Compiled kernels, so that a second start is quick; a cache, and safe to delete."""
+    return Path(_user().user_cache_path(APP)) / "kernels"
 
 
 def worlds() -> Path:
     """Worlds the person trained or was given."""
-    return Path(platformdirs.user_data_path(APP)) / "worlds"
+    return Path(_user().user_data_path(APP)) / "worlds"
 
 
 def writable(folder: Path) -> Path:
@@ -69,3 +73,10 @@ def unused(path: Path) -> Path:
         candidate = path.with_name(f"{path.stem}-{n}{path.suffix}")
         n += 1
     return candidate
+
+
+def _user() -> Any:
+    # imported when a folder of the person's is asked for: a machine that only measures needs none
+    import platformdirs
+
+    return platformdirs

@@ -21,7 +21,8 @@ _SHIFT = np.uint64(32)
 def philox(seed: int, c0: ArrayLike, c1: ArrayLike, c2: ArrayLike, c3: ArrayLike) -> tuple[NDArray[np.uint32], ...]:
     """Return the four uint32 words of counter (c0, c1, c2, c3), broadcast, under the 64-bit key `seed`."""
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
-    w0, w1, w2, w3 = (np.asarray(c).astype(np.uint64) & _MASK for c in np.broadcast_arrays(c0, c1, c2, c3))
+    # words that do not differ along an axis yet stay short: they are stretched by what they meet
+    w0, w1, w2, w3 = (np.asarray(c).astype(np.uint64) & _MASK for c in (c0, c1, c2, c3))
     for _ in range(10):
         a, b = w0 * np.uint64(_MUL_A), w2 * np.uint64(_MUL_B)
         w0, w1, w2, w3 = (b >> _SHIFT) ^ w1 ^ np.uint64(k0), b & _MASK, (a >> _SHIFT) ^ w3 ^ np.uint64(k1), a & _MASK

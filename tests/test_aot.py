@@ -1,8 +1,17 @@
-"""The kernels compile for an H200 (sm_90) on a machine without a GPU."""
+"""Every kernel, as it would be launched for a world, compiles for an H200 (sm_90) on a machine without a GPU.
+
+The launches are those of `ops.cases` on the device "meta": block sizes, warps and constants are what play would use.
+`pytest tests/test_aot.py -s` prints registers, shared memory and spills; with `-m slow` for all the worlds that
+docs/performance.md lists.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -10,68 +19,142 @@ pytest.importorskip("triton", reason="triton is not installed")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from genie_play.config import preset
 from genie_play.ops import triton_ops
+from genie_play.ops.cases import cases, sizes
 
-SIZES = dict.fromkeys(("n_tokens", "rows", "count", "splits", "size", "base_b", "base_n", "base_d"), "i32")
-MODEL = {"CODES": 1024, "WIDTH": 512}
-TENSORS = {"tokens_ptr": "*i64", "positions_ptr": "*i64", "revealed_ptr": "*i64", "drawn_ptr": "*i32",
-           "scores_ptr": "*fp32", "picture_ptr": "*u8"}  # fmt: skip
-SCALARS = {"seed": "u64", "frame": "i32", "step": "i32", "inverse_temperature": "fp32", "choice_temperature": "fp32"}
-
-
-def compile_for_hopper(kernel, floats: str, **constants):
-    floating = dict.fromkeys(("hidden_ptr", "head_ptr", "table_ptr", "base_ptr", "x_ptr", "pixels_ptr"), "*" + floats)
-    types = SIZES | TENSORS | SCALARS | floating | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(
-        fn=kernel, signature={name: types[name] for name in kernel.arg_names}, constexprs=dict(constants)
-    )
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+TYPES = {
+    torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8",
+    torch.float8_e4m3fn: "*fp8e4nv",
+}  # fmt: skip
+SHARED = 227 * 1024  # bytes that a program may have on an H200
 
 
-def check(compiled):
-    assert ".target sm_90" in compiled.asm["ptx"]
-    assert len(compiled.asm["cubin"]) > 1000
-    assert compiled.metadata.shared <= 227 * 1024
+@dataclass(frozen=True)
+class Launch:
+    """A kernel with the arguments of one launch."""
+
+    kernel: triton.runtime.JITFunction
+    args: dict
+    options: dict
+    grid: tuple
+
+    def compile(self):
+        """For sm_90, specialised as a launch specialises it: ones are constants, multiples of 16 are known to be."""
+        signature, constants, attributes = {}, {}, {}
+        for index, parameter in enumerate(self.kernel.params):
+            value = self.args[parameter.name]
+            kind, aligned = _kind(value, parameter)
+            if kind == "constexpr":
+                constants[parameter.name] = value
+            elif aligned:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+            signature[parameter.name] = kind
+        source = ASTSource(self.kernel, signature, constants, attributes)
+        return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=self.options)
 
 
-@pytest.mark.parametrize(("floats", "ranked"), [("bf16", False), ("bf16", True), ("fp32", False)])
-def test_draw(floats, ranked):
-    compiled = compile_for_hopper(
-        triton_ops._draw_kernel, floats, **MODEL, PER_SPLIT=1024 if ranked else 128, RANKED=ranked, NOISY=True,
-        UPCAST=False, BLOCK_R=16, BLOCK_V=128, BLOCK_D=64,
-    )  # fmt: skip
-    check(compiled)
-    # the tail of the Gumbel noise lives on an accurate logarithm
-    assert "lg2.approx" not in compiled.asm["ptx"]
-    if floats == "bf16":
-        assert "bf16" in compiled.asm["ptx"]
-        assert "mma" in compiled.asm["ptx"]  # tensor cores
+def _kind(value, parameter) -> tuple[str, bool]:
+    """Triton's type of an argument, and whether it counts as a multiple of 16."""
+    if parameter.is_constexpr:
+        return "constexpr", False
+    if isinstance(value, torch.Tensor):
+        return TYPES[value.dtype], value.storage_offset() * value.element_size() % 16 == 0
+    if isinstance(value, float):
+        return "fp32", False
+    if value == 1 and not parameter.do_not_specialize:
+        return "constexpr", False
+    aligned = value % 16 == 0 and not parameter.do_not_specialize
+    return "i32" if -(2**31) <= value < 2**31 else "i64" if value < 2**63 else "u64", aligned
 
 
-def test_greedy_draw():
-    check(
-        compile_for_hopper(
-            triton_ops._draw_kernel, "bf16", CODES=64, WIDTH=64, PER_SPLIT=64, RANKED=False, NOISY=False, UPCAST=False,
-            BLOCK_R=16, BLOCK_V=64, BLOCK_D=64,
-        )
-    )  # fmt: skip
+def launches(monkeypatch, case) -> list[Launch]:
+    """What a case would launch."""
+    found = []
+
+    def note(self, *args, grid, warmup, **kwargs):
+        bound = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        options = {name: value for name, value in kwargs.items() if name not in self.arg_names}
+        found.append(Launch(self, bound, options, grid))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(triton.runtime.JITFunction, "run", note)
+        case.on(triton_ops)
+    return found
 
 
-@pytest.mark.parametrize("ranked", [False, True])
-def test_commit(ranked):
-    splits = 1 if ranked else 8
-    check(
-        compile_for_hopper(
-            triton_ops._commit_kernel, "bf16", **MODEL, RANKED=ranked, SPLITS=splits,
-            BLOCK_N=16, BLOCK_J=128, BLOCKS_J=8 if ranked else 2, BLOCK_D=128,
-        )
-    )  # fmt: skip
+def resources(compiled, folder: Path) -> tuple[int, int]:
+    """Registers a thread, and bytes of stack a thread: what does not fit registers is spilled there."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(compiled.asm["cubin"])
+    text = subprocess.run([CUOBJDUMP, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK", "LOCAL"))
+    return registers, stack + local
 
 
-def test_embedding_and_picture():
-    check(compile_for_hopper(triton_ops._embed_kernel, "bf16", WIDTH=512, BLOCK_N=16, BLOCK_D=128))
-    check(compile_for_hopper(triton_ops._picture_kernel, "bf16", BLOCK=1024))
+def check_world(name: str, dtype: torch.dtype, monkeypatch, folder: Path, batch: int = 1) -> dict[str, str]:
+    """Compile all that a world launches; the target's assembly of each case's kernels, joined."""
+    seen, assembly = {}, {}
+    kind = str(dtype).removeprefix("torch.")
+    print(f"\n{name}, {kind}, batch {batch}: kernel (case), programs x warps, registers, shared, spilled")
+    for case in cases(sizes(preset(name), batch), "meta", dtype):
+        found = launches(monkeypatch, case)
+        assert found or case.op == "spatial", case.name  # what a library does better is left to it
+        for launch in found:
+            compiled = launch.compile()
+            assembly[case.name] = assembly.get(case.name, "") + compiled.asm["ptx"]
+            if compiled.hash in seen:
+                continue
+            seen[compiled.hash] = compiled
+            registers, spilled = resources(compiled, folder)
+            programs = " x ".join(str(n) for n in launch.grid if n != 1) or "1"
+            kernel, shared = launch.kernel.__name__.strip("_").removesuffix("_kernel"), compiled.metadata.shared
+            print(
+                f"{kernel} ({case.name}) | {programs} programs x {compiled.metadata.num_warps} warps "
+                f"| {registers} | {shared / 1024:.1f} KB | {spilled}"
+            )
+            assert ".target sm_90" in compiled.asm["ptx"]
+            assert shared <= SHARED, f"{case.name} asks for {shared} bytes of shared memory"
+            assert spilled == 0, f"{case.name} spills {spilled} bytes a thread"
+    assert len(seen) > 10
+    return assembly
+
+
+def test_a_world_in_bfloat16(monkeypatch, tmp_path):
+    assembly = check_world("studio", torch.bfloat16, monkeypatch, tmp_path)
+    # tensor cores wherever there is a product, float8 ones where the weight is
+    for name in ("project heads", "out and residual", "feed in", "spatial", "reveal, listed", "reveal, ranked"):
+        assert re.search(r"mma\S*\.bf16\.bf16", assembly[name]), name
+    for name in ("project heads, float8", "feed in, float8", "out and residual, float8"):
+        assert re.search(r"mma\S*\.e4m3\.e4m3", assembly[name]), name
+    # the ring is read once, in wide loads
+    assert "ld.global.v4.b32" in assembly["temporal"]
+
+
+def test_draws_in_float32(monkeypatch, tmp_path):
+    for case in cases(sizes(preset("spark")), "meta"):
+        if case.op == "reveal":
+            draw = launches(monkeypatch, case)[0].compile()
+            # the tail of the Gumbel noise lives on an accurate logarithm, close codes on products that are not TF32
+            assert "lg2.approx" not in draw.asm["ptx"]
+            assert "tf32" not in draw.asm["ptx"]
+            assert resources(draw, tmp_path)[1] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype", "batch"),
+    [
+        ("spark", torch.float32, 1), ("spark", torch.bfloat16, 8), ("pocket", torch.bfloat16, 1),
+        ("studio", torch.float32, 1), ("studio", torch.bfloat16, 8), ("genie-41m", torch.bfloat16, 1),
+        ("genie-404m", torch.bfloat16, 1), ("genie-2.7b", torch.bfloat16, 1), ("genie-11b", torch.bfloat16, 1),
+    ],
+)  # fmt: skip
+def test_worlds(monkeypatch, tmp_path, name, dtype, batch):
+    check_world(name, dtype, monkeypatch, tmp_path, batch)

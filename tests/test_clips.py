@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
     (folder / "held-out").mkdir()
     source = written(folder, "train", 4, 24)
     written(folder, "held-out", 5, 24)
-    for stage, steps in (("tokenizer", 30), ("actions", 20), ("keys", 4), ("dynamics", 20)):
+    for stage, steps in (("tokenizer", 30), ("actions", 20), ("keys", 10), ("dynamics", 20)):
         loop.train(stage, "tiny", str(source), folder / "world", steps=steps)
     return folder
 
@@ -52,7 +52,7 @@ def test_every_part_is_measured(trained, tmp_path):
     assert found["frames_seen"] == {
         "tokenizer": 30 * 32,
         "actions": 20 * 128,
-        "actions.keys": 4 * 128,
+        "actions.keys": 10 * 128,
         "dynamics": 20 * 64,
     }
     assert json.loads((tmp_path / "out" / "table.json").read_text())["table"] == found["table"]

@@ -452,11 +452,10 @@ def test_a_future_is_adopted_only_where_batches_are_exact(engine, monkeypatch, e
 def test_the_self_check_notices_a_batch_that_differs(engine):
     engine.reset(PROMPT, 9)
     engine.settle()
-    tokens = engine._sample([3])
-    drawn = engine._show(tokens)
+    drawn = engine._draw([3])
     with torch.inference_mode():
-        assert engine._is_exact([3], tokens, drawn)  # a batch of one is what a step is
-        assert not engine._is_exact([4], tokens, drawn)
+        assert engine._is_exact([3], drawn)  # a batch of one is what a step is
+        assert not engine._is_exact([4], drawn)
 
 
 # edits

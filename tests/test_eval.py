@@ -24,7 +24,7 @@ from genie_play.types import GenieError, Label
 
 SMALL = Size(
     clips=2, frames=7, starts=24, prompts=3, long_holds=2, free=2, free_frames=8, walks=2, walk=50, sketch_frames=12,
-    draws=2, sight_steps=4,
+    draws=1, sight_steps=4,
 )  # fmt: skip
 
 
@@ -108,6 +108,17 @@ def test_a_code_that_flies_for_ever_is_up_and_no_jump():
     assert names[:5] == ["idle", "up", "jump", "jump-right", "left"]
     # others that stand still are no second idle, and no wrong direction either
     assert names[5:] == ["other"] * 3
+
+
+def test_probes_together_are_one_of_all_their_prompts(game, monkeypatch):
+    monkeypatch.setattr(probe, "hold", lambda subject, start, code, ticks, seed: probe.hold_key(game, code, ticks))
+    one = probe.probe(Played(), game.render())
+    other = replace(one, lands={3: 0.5})
+    both = probe.together([one, other])
+    assert len(both.moved) == 2 * len(one.moved)
+    assert [label.name for label in both.labels[:4]] == ["idle", "left", "right", "jump"]
+    assert both.lands[3] == pytest.approx((one.lands[3] + 0.5) / 2)
+    assert both.lands[4] == pytest.approx(one.lands[4] / 2)
 
 
 def test_rise_and_fall():

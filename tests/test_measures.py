@@ -81,6 +81,29 @@ def test_boxes_hold_the_mask():
     assert not box[1].any()
 
 
+def test_frechet_distance_of_known_normals():
+    rng = np.random.default_rng(3)
+    a = rng.standard_normal((4000, 6))
+    assert measures.frechet(a, a) == pytest.approx(0, abs=1e-8)
+    # a shift costs its square, a stretch by s costs (s - 1)^2 a dimension
+    assert measures.frechet(a, a + 2.0) == pytest.approx(6 * 4.0)
+    a = (a - a.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(a, rowvar=False)).T)
+    assert measures.frechet(a, a * 3.0) == pytest.approx(6 * (3 - 1) ** 2)
+    # turned apart: covariances diag(9, 1) and diag(1, 9) have 2 * (3 - 1)^2 between them
+    b = a[:, :2] * [3.0, 1.0]
+    assert measures.frechet(b, b[:, ::-1]) == pytest.approx(8.0, rel=0.05)
+
+
+def test_frechet_distance_is_symmetric_and_needs_two():
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((300, 5)) @ rng.standard_normal((5, 5)), rng.standard_normal((300, 5)) + 1
+    assert measures.frechet(a, b) == pytest.approx(measures.frechet(b, a))
+    # fewer samples than dimensions: the covariance has no inverse, and none is needed
+    assert np.isfinite(measures.frechet(a[:3], b[:4]))
+    with pytest.raises(ValueError, match="2 or more"):
+        measures.frechet(a[:1], b)
+
+
 def test_detector_tells_scenes_with_an_avatar_from_scenes_without():
     truth = with_truth(PlatformerSource((64, 64), 6, calm=True, n_looks=64), 0, 60, 3)
     frames, masks = truth.frames.reshape(-1, 64, 64, 3), truth.mask.reshape(-1, 64, 64)

@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from genie_play import checkpoint as files
 from genie_play import ops, schedule
 from genie_play.config import PathConfig, SampleConfig, from_dict, to_dict
+from genie_play.engine import arithmetic, building, calibration, cpu, verdicts
+from genie_play.engine.calibration import Calibration, Watch
+from genie_play.engine.fixed import FixedRing
+from genie_play.engine.graph import FrameRunner, Made
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
+from genie_play.nn.fp8 import quantise_blocks
 from genie_play.nn.genie import Genie, load_genie
-from genie_play.nn.st_transformer import LayerKV
+from genie_play.nn.st_transformer import LayerKV, LayerPast, stream_blocks
 from genie_play.ops.reference import VARIANTS
 from genie_play.types import (
     BackendError,
@@ -42,10 +50,12 @@ from genie_play.types import (
     check_action,
 )
 
-ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32, "fp8": torch.bfloat16}
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class _Drawn:
 
     tokens: Tokens
     pixels: Pixels
-    kept: list[LayerKV]
+    kept: list[LayerKV] | int  # of a static frame: the batch in whose memory they lie
     row: int
 
 
@@ -76,20 +86,40 @@ class GenieEngine:
     """Plays a checkpoint: a file, or networks in memory, which are copied and stay as they are.
 
     `device` is auto, cpu, cuda or cuda:N; `path` overrides fields of the checkpoint's own `PathConfig`. BackendError
-    for a device or backend asked for by name that is not there.
+    for a device, backend or arithmetic asked for by name that is not there; where nobody asked, the next best is taken
+    and said. `calibrate`: a CPU's arithmetic, among those that the world accepts, and threads are chosen by a short
+    measurement, and threads are let go in play when they do not pay. Without it the same call gives the same path.
+    `progress` is told in words what a long start is at.
     """
 
-    def __init__(self, checkpoint: str | Path | Genie, device: str = "auto", **path: Any) -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path | Genie,
+        device: str = "auto",
+        *,
+        progress: Callable[[str], None] | None = None,
+        adopt: bool = False,  # networks that are in memory as the path wants them are kept, not copied
+        calibrate: bool = False,
+        **path: Any,
+    ) -> None:
+        # what `doctor --deep` found wrong here is not chosen
+        device, path = verdicts.steer(checkpoint, device, path)
         self.device = find_device(device)
+        building.prepare(self.device)
         name, backend = ops.choose(self.device, path.pop("ops", None))
+        by_name = path.get("blocks") is not None
         changes = {**path, "device": str(self.device), "ops": name}
         if isinstance(checkpoint, Genie):
-            genie = copy.deepcopy(checkpoint).requires_grad_(False).eval()
+            genie = (checkpoint if adopt else copy.deepcopy(checkpoint)).requires_grad_(False).eval()
             header = files.Header(genie.config, shipped_path(genie.config.sample))
         else:
             genie, header = load_genie(Path(checkpoint), self.device)
-        self.path = _path(header.path, changes)
-        self._genie = self._placed(genie)
+        self.path = _path(header.path, building.resolve(_able(header.path, changes), header.world))
+        failed = {} if isinstance(checkpoint, Genie) else verdicts.barred(checkpoint)
+        accepted = [kind for kind in header.accepted if f"cpu/{kind}" not in failed]
+        found = self._calibrated(genie, accepted) if calibrate and self.device.type == "cpu" else None
+        self.path = found.path if found else self.path
+        self._genie = genie if adopt else self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
         self.info = EngineInfo(
             name=header.world.name,
@@ -108,14 +138,27 @@ class GenieEngine:
 
         self._ops, self._sampler = backend, Sampler(dynamics, backend, self.path)
         cross_frame = dynamics.config.recipe == "teacher"
-        self._dynamics = Ring(dynamics.cache_shape, n_tokens, cross_frame, self.device, self._dtype)
-        self._decoder = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
+        self._static: FrameRunner | None = None
+        self._dynamics: Ring | FixedRing
+        self._decoder: Ring | FixedRing
+        if self.path.frame == "eager":
+            self._dynamics = Ring(dynamics.cache_shape, n_tokens, cross_frame, self.device, self._dtype)
+            self._decoder = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
+        else:
+            self._static, self.path = building.runner(self._genie, self._sampler, backend, self.path, progress, by_name)
+            self._dynamics, self._decoder = self._static.frame.past, self._static.frame.seen
+            self.info = replace(self.info, path=to_dict(self.path))
         # for looks at pictures beside the play-through; empty before each
         self._viewer = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         self._encoder = Ring(tokenizer.encoder_shape, n_tokens, False, self.device)
         self._pool = Pool()
         self._pools = 2 * (self._dynamics.nbytes + self._decoder.nbytes) <= self._pool.limit
         self._slack = SLACK if self._pools else 0
+
+        self._same_bits = found is None or found.same_bits  # whatever the number of threads
+        alone = found.alone * self.path.steps if found and self.path.threads > 1 else 0.0
+        self._watch = Watch(alone) if alone else None
+        self._too_slow = False
 
         self._closed = False
         self._seed, self._prompt_frames = 0, 0
@@ -135,14 +178,17 @@ class GenieEngine:
         """Generate the next frame; given tokens (N,) are taken, not sampled. After an error the frame before stands."""
         self._check_ready()
         action = check_action(action)
-        self.settle()
+        if self._too_slow:
+            self._let_threads_go()
         if tokens is not None:
-            drawn = self._show(self._on_device(self._checked(tokens)))[0]
+            tokens = self._checked(tokens)
+            self._settle()
+            drawn = self._present(tokens)
         elif action in self._futures:
             drawn = self._futures[action]
         else:
-            drawn = self._show(self._sample([action]))[0]
-        self._decoder.commit(drawn.kept, drawn.row)
+            drawn = self._draw([action])[0] if self._watch is None else self._watched(action, self._watch)
+        self._take(drawn)
         self._fed.append(_Fed.after(self._fed[-1], action, drawn.tokens))
         self._pixels, self._futures = drawn.pixels, {}
         return self._frame()
@@ -151,6 +197,10 @@ class GenieEngine:
     def settle(self) -> None:
         """Commit the last frame to the dynamics model's cache."""
         self._check_ready()
+        if not self._merges:
+            self._settle()
+
+    def _settle(self) -> None:
         if self._dynamics.position < len(self._fed):
             self._commit(self._fed[-1])
 
@@ -180,11 +230,11 @@ class GenieEngine:
         actions = [check_action(action) for action in actions]
         if not actions:
             return []
-        self.settle()
-        tokens = self._sample(actions)
-        drawn = self._show(tokens)
+        drawn = self._draw(actions)
         if len(actions) not in self._batch_exact:
-            self._batch_exact[len(actions)] = self._is_exact(actions, tokens, drawn)
+            self._batch_exact[len(actions)] = self._is_exact(actions, drawn)
+        if self._static:
+            self._futures = {}  # what an earlier batch of this size left in memory is gone
         if self._batch_exact[len(actions)]:
             self._futures.update(zip(actions, drawn, strict=True))
         index = self._index + 1
@@ -203,8 +253,8 @@ class GenieEngine:
         if self._dynamics.position > last:
             self._dynamics.rewind()
         self._decoder.rewind()
-        drawn = self._show(self._on_device(tokens))[0]
-        self._decoder.commit(drawn.kept)
+        drawn = self._present(tokens)
+        self._take(drawn)
         self._fed[last] = _Fed.after(self._fed[last - 1] if last else None, self._fed[last].action, tokens)
         self._pixels, self._futures = drawn.pixels, {}
         return self._frame()
@@ -222,6 +272,7 @@ class GenieEngine:
         """Free the networks and all cached memory."""
         if not self._closed:
             self._closed = True
+            self._static = None
             del self._genie, self._sampler, self._dynamics, self._decoder, self._viewer, self._encoder, self._pool
             self._fed, self._futures = [], {}
 
@@ -289,9 +340,16 @@ class GenieEngine:
     # the caches
 
     def _commit(self, fed: _Fed) -> None:
-        """Feed the next frame to the dynamics model; now and then keep a copy of both rings."""
-        x = self._sampler.embed(self._on_device(fed.tokens), self._actions([fed.action]))
-        self._dynamics.commit(self._genie.dynamics.stream(x, self._dynamics.past())[1])
+        """Feed the next frame to the dynamics model."""
+        if self._static:
+            self._static.commit(fed.tokens, fed.action)
+        else:
+            x = self._sampler.embed(self._on_device(fed.tokens), self._actions([fed.action]))
+            self._dynamics.commit(self._genie.dynamics.stream(x, self._dynamics.past())[1])
+        self._remember(fed)
+
+    def _remember(self, fed: _Fed) -> None:
+        """Now and then keep a copy of both rings, after the dynamics model was fed a frame."""
         position = self._dynamics.position
         if self._pools and position > self._exact_from and position % POOL_EVERY == 0:
             # the decoder has seen this frame too, in play and in a rebuild
@@ -323,8 +381,8 @@ class GenieEngine:
         last = len(target) - 1
         for position in range(min(self._dynamics.position, self._decoder.position), last + 1):
             if position == self._decoder.position:
-                drawn = self._show(self._on_device(target[position].tokens))[0]
-                self._decoder.commit(drawn.kept)
+                drawn = self._present(target[position].tokens)
+                self._take(drawn)
             if position == self._dynamics.position and position < last:
                 self._commit(target[position])
         return drawn.pixels
@@ -343,24 +401,97 @@ class GenieEngine:
 
     # the networks
 
+    def _calibrated(self, genie: Genie, accepted: Sequence[str]) -> Calibration:
+        """What a short measurement of the dynamics model finds."""
+        dynamics = genie.dynamics
+        names = calibration.able([*accepted, self.path.arithmetic])
+        passes = {}
+        with torch.inference_mode():
+            x = torch.randn(1, dynamics.n_tokens, dynamics.config.width, generator=torch.Generator().manual_seed(0))
+            for name in names:
+                blocks = cpu.placed(dynamics.blocks, name)
+                ring = Ring(
+                    dynamics.cache_shape, dynamics.n_tokens, dynamics.config.recipe == "teacher", self.device,
+                    ARITHMETIC[name],
+                )  # fmt: skip
+                ring.commit(stream_blocks(blocks, x, ring.past())[1])
+                passes[name] = partial(_one_pass, blocks, x, ring.past())
+            return calibration.calibrate(self.path, passes)
+
+    def _let_threads_go(self) -> None:
+        """Go on with one thread: several are slower here now. From the next step on the path is another."""
+        log.warning("%d threads are slower than one on this machine now; playing on with one", self.path.threads)
+        self.path = replace(self.path, threads=1)
+        self.info = replace(self.info, path=to_dict(self.path))
+        self._watch, self._too_slow = None, False
+        torch.set_num_threads(1)
+        if not self._same_bits:
+            # what is cached should be what this path makes, or nobody could compute the steps to come again
+            target, self._fed, self._futures = self._fed, [], {}
+            self._pool.clear()
+            self._approach(target)
+            self._pixels = self._feed(target)
+            self._fed = target
+
     def _placed(self, genie: Genie) -> Genie:
         """The networks on the device and in the arithmetic of the path."""
         genie = genie.to(self.device)
         # decodes one picture on a CPU a tenth faster than torch's own order of memory
         genie.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self._dtype != torch.float32:
-            # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        # the encoder runs on prompts and edits only, and near codes are told apart in float32
+        if self.device.type == "cpu" and self.path.frame == "eager":
+            cpu.place(genie, self.path.arithmetic)
+        elif self._dtype != torch.float32:
             genie.dynamics.to(self._dtype)
             genie.tokenizer.decoder.to(self._dtype)
+        if self.path.arithmetic == "fp8":
+            quantise_blocks(genie.dynamics.blocks)
         return genie
 
     @property
     def _dtype(self) -> torch.dtype:
+        """Of what is cached."""
         return ARITHMETIC[self.path.arithmetic]
+
+    def _draw(self, actions: list[int]) -> list[_Drawn]:
+        """The next frame under each action, from a past that is whole."""
+        index = self._index + 1
+        if self._static is None:
+            self._settle()
+            return self._show(self._sample(actions))
+        last = self._fed[-1]
+        merging = self._merges and self._dynamics.position < len(self._fed)
+        if not merging:
+            self._settle()
+        try:
+            made = self._static.draw(actions, self._seed, index, (last.tokens, last.action) if merging else None)
+        finally:
+            if merging and self._dynamics.position == len(self._fed):
+                self._remember(last)
+        return _rows(made)
+
+    def _watched(self, action: int, watch: Watch) -> _Drawn:
+        """The next frame, and whether its passes took longer than they should."""
+        self._settle()
+        started = time.perf_counter()
+        tokens = self._sample([action])
+        self._too_slow = watch.add(time.perf_counter() - started)
+        return self._show(tokens)[0]
+
+    @property
+    def _merges(self) -> bool:
+        """Whether the commit of the last frame is left to the first pass of the next."""
+        return self.path.commit == "merged" and self._dynamics.position > self._dynamics.start
 
     def _sample(self, actions: list[int]) -> Tensor:
         """Tokens (B, N) of the next frame under each action."""
         return self._sampler.sample(self._dynamics.past(), self._actions(actions), self._seed, self._index + 1).tokens
+
+    def _present(self, tokens: Tokens) -> _Drawn:
+        """Decode (N,) as the frame after those that the decoder has seen."""
+        if self._static:
+            return _rows(self._static.show(tokens))[0]
+        return self._show(self._on_device(tokens))[0]
 
     def _show(self, tokens: Tensor) -> list[_Drawn]:
         """Decode (B, N) as the frame after those that the decoder has seen."""
@@ -368,10 +499,18 @@ class GenieEngine:
         numbers = tokens.cpu().numpy().astype(np.uint16)
         return [_Drawn(numbers[row], pixels[row], kept, row) for row in range(len(tokens))]
 
-    def _decode(self, tokens: Tensor, ring: Ring) -> tuple[NDArray[np.uint8], list[LayerKV]]:
+    def _take(self, drawn: _Drawn) -> None:
+        """Commit a frame that was shown to the decoder's cache."""
+        if isinstance(drawn.kept, int):
+            assert self._static is not None
+            self._static.take(drawn.kept, drawn.row)
+        else:
+            self._decoder.commit(drawn.kept, drawn.row)
+
+    def _decode(self, tokens: Tensor, ring: Ring | FixedRing) -> tuple[NDArray[np.uint8], list[LayerKV]]:
         """(B, N) to pictures (B, H, W, 3) and the decoder's keys and values."""
         tokenizer = self._genie.tokenizer
-        codes = tokenizer.quantizer.lookup(tokens).to(self._dtype)
+        codes = tokenizer.quantizer.lookup(tokens).to(tokenizer.decoder.place.dtype)
         pixels, kept = tokenizer.decoder.stream(codes, ring.past())
         if not math.isfinite(float(pixels.sum())):
             raise GenieError("the world's decoder gave numbers that are not finite; go back some steps, or restart it")
@@ -388,9 +527,13 @@ class GenieEngine:
             found.append(tokens[0].cpu().numpy().astype(np.uint16))
         return found
 
-    def _is_exact(self, actions: list[int], tokens: Tensor, drawn: list[_Drawn]) -> bool:
+    def _is_exact(self, actions: list[int], drawn: list[_Drawn]) -> bool:
         """Whether a batch of futures is, row by row and bit for bit, what single steps are."""
+        if self._static:
+            made = Made(np.stack([d.pixels for d in drawn]), np.stack([d.tokens for d in drawn]), len(drawn))
+            return self._static.agree(made, self._seed, self._index + 1, actions)
         past, told = self._dynamics.past(), self._actions(actions)
+        tokens = torch.cat([self._on_device(d.tokens) for d in drawn])
         hidden = self._genie.dynamics.stream(self._sampler.embed(tokens, told), past)[0]
         for row, action in enumerate(actions):
             single = self._sample([action])
@@ -399,7 +542,7 @@ class GenieEngine:
             pairs = [(hidden[row], self._genie.dynamics.stream(x, past)[0][0])]
             pairs += [
                 (a[row], b[0])
-                for ours, its in zip(drawn[row].kept, alone.kept, strict=True)
+                for ours, its in zip(_kept(drawn[row]), _kept(alone), strict=True)
                 for a, b in zip(ours, its, strict=True)
             ]
             same = np.array_equal(alone.tokens, drawn[row].tokens) and np.array_equal(alone.pixels, drawn[row].pixels)
@@ -415,6 +558,15 @@ class GenieEngine:
         return torch.from_numpy(tokens.astype(np.int64))[None].to(self.device)
 
 
+def _rows(made: Made) -> list[_Drawn]:
+    return [_Drawn(made.tokens[row], made.pixels[row], made.batch, row) for row in range(len(made.tokens))]
+
+
+def _kept(drawn: _Drawn) -> list[LayerKV]:
+    assert not isinstance(drawn.kept, int)
+    return drawn.kept
+
+
 def find_device(name: str) -> torch.device:
     """The torch device of a name: auto, cpu, cuda or cuda:N. BackendError for one asked for that is not there."""
     if name == "auto":
@@ -427,6 +579,19 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _able(shipped: PathConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and float32 where nobody asked and this CPU cannot run what the world ships with."""
+    reason = arithmetic.unfit(shipped.arithmetic) if changes["device"] == "cpu" else ""
+    if not reason or "arithmetic" in changes:
+        return changes
+    log.warning("%s cannot run on this CPU (%s); playing in fp32", shipped.arithmetic, reason)
+    return {**changes, "arithmetic": "fp32"}
+
+
+def _one_pass(blocks: nn.ModuleList, x: Tensor, past: list[LayerPast]) -> Tensor:
+    return stream_blocks(blocks, x, past)[0]
+
+
 def shipped_path(sample: SampleConfig) -> PathConfig:
     """The path of a world that names none: sampled as its config says, everything else at its default."""
     return PathConfig(**to_dict(sample))
@@ -435,7 +600,8 @@ def shipped_path(sample: SampleConfig) -> PathConfig:
 def _path(shipped: PathConfig, changes: dict[str, Any]) -> PathConfig:
     """The checkpoint's path with what was asked for; GenieError names a setting that cannot be."""
     path = from_dict(PathConfig, {**to_dict(shipped), **changes}, "path")
-    for name, choices in (("order", schedule.ORDERS), ("variant", VARIANTS), ("arithmetic", tuple(ARITHMETIC))):
+    named = {"order": schedule.ORDERS, "variant": VARIANTS, "arithmetic": tuple(ARITHMETIC), **building.CHOICES}
+    for name, choices in named.items():
         if getattr(path, name) not in choices:
             raise GenieError(f"path.{name} is {getattr(path, name)!r}; choose {', '.join(choices)}")
     if path.variant == "inverse" and path.ops != "reference":
@@ -444,4 +610,7 @@ def _path(shipped: PathConfig, changes: dict[str, Any]) -> PathConfig:
         raise GenieError("path.steps and path.threads should be 1 or more")
     if not 0.0 <= path.temperature < math.inf:
         raise GenieError("path.temperature should be 0 or more")
+    building.check(path)
+    if path.arithmetic == "int8" and not path.device.startswith("cpu"):
+        raise BackendError("int8 is for CPUs; choose path.arithmetic bf16 or fp32")
     return path

@@ -239,6 +239,8 @@ class EngineProcess(Channel):
             return self._bury(rest[0], "start")
         if kind == "status":
             self.status = rest[0]
+        if kind == "info":
+            self._info = rest[0]
         if kind == "ready":
             self._info, self.status = rest[0], "ready"
             if self._request is not None:
@@ -331,7 +333,11 @@ def _serve(pipe: Connection, kind: str, options: dict[str, Any]) -> None:
             return
         while True:
             verb, args = pipe.recv()
+            info = engine.info
             value, problem, seconds = _do(engine, verb, args)
+            if engine.info is not info:
+                # its path has changed; what it answers now was made on the new one
+                pipe.send(("info", engine.info))
             pipe.send(("done", value, problem and _portable(problem), seconds))
     except (EOFError, OSError):
         # the other side is gone. Nothing here is worth an orderly end, and libraries can make one slow

@@ -5,6 +5,7 @@ Chang et al. 2022 (arXiv 2202.04200). Knows the dynamics model and the ops; know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -46,32 +47,71 @@ class Sampler:
         Deterministic in all arguments: noise is a function of (seed, index, pass) and the position, so rows share it. A
         past of batch 1 serves all rows. GenieError if the network gives numbers that are not finite.
         """
-        path, dynamics = self.path, self.dynamics
-        base = self.base(actions)
+        dynamics, base = self.dynamics, self.base(actions)
         tokens = self._hidden_frame.expand(len(actions), -1)
         x = self.ops.embed(tokens, self.table, base)
         plan = self._plan(seed, index)
+        rest: Tensor | None = None  # (B,) of each row of the batch: what is left is filled in now
         for step, which in enumerate(plan):
-            left = len(plan) - 1 - step
-            hidden, _ = dynamics.stream(x, past)
-            tokens, x = self.ops.reveal(
-                hidden,
-                dynamics.head.weight,
-                tokens,
-                self.table,
-                base,
-                Noise(seed, index, step),
-                which,
-                0.0 if path.last_argmax and not left else path.temperature,
-                variant=path.variant,
-                # MaskGIT anneals the noise of the choice to nothing; it is read in the confidence order alone
-                choice_temperature=path.temperature * left / len(plan),
-            )
+            noise, left = Noise(seed, index, step), (len(plan) - 1 - step) / len(plan)
+            rows = self._rows(tokens, which, rest is not None)
+            hidden, before = self._stream(x, past, rows), tokens
+            tokens, x = self._reveal(hidden, before, base, noise, which, left)
+            if rest is not None and rows is not None:
+                filled = self._reveal(hidden, before, base, noise, rows, 0.0)
+                tokens = torch.where(rest[:, None], filled.tokens, tokens)
+                x = torch.where(rest[:, None, None], filled.x, x)
+            if self.path.sure and left:
+                if not (tokens == dynamics.mask_id).any():
+                    break
+                sure = self._sure(hidden, before, tokens)
+                sure = sure if rest is None else sure | rest
+                rest = sure if sure.any() else None
         if int(tokens.max()) >= dynamics.codes:
             raise GenieError("the world's network gave numbers that are not finite; go back some steps, or restart it")
         return Revealed(tokens, x)
 
-    def _plan(self, seed: int, index: int) -> list[Tensor] | list[int]:
+    def _rows(self, tokens: Tensor, which: Tensor | int, rest: bool) -> Tensor | None:
+        """The positions (R,) whose hidden states a pass needs; None: all, as a GPU gains nothing from leaving some."""
+        if rest or (isinstance(which, int) and self.device.type == "cpu"):
+            return (tokens == self.dynamics.mask_id).any(0).nonzero()[:, 0]
+        return which if isinstance(which, Tensor) and self.device.type == "cpu" else None
+
+    def _stream(self, x: Tensor, past: list[LayerPast], rows: Tensor | None) -> Tensor:
+        """Hidden states (B, N, D), zero outside the rows."""
+        hidden, _ = self.dynamics.stream(x, past, rows)
+        return hidden if rows is None else torch.zeros_like(x, dtype=hidden.dtype).index_copy_(1, rows, hidden)
+
+    def _reveal(
+        self, hidden: Tensor, tokens: Tensor, base: Tensor, noise: Noise, which: Tensor | int, left: float
+    ) -> Revealed:
+        """One call of `ops.reveal`; `left` is the share of the passes that follow."""
+        path = self.path
+        revealed: Revealed = self.ops.reveal(
+            hidden,
+            self.dynamics.head.weight,
+            tokens,
+            self.table,
+            base,
+            noise,
+            which,
+            0.0 if path.last_argmax and not left else path.temperature,
+            variant=path.variant,
+            # MaskGIT anneals the noise of the choice to nothing; it is read in the confidence order alone
+            choice_temperature=path.temperature * left,
+        )
+        return revealed
+
+    def _sure(self, hidden: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """(B,) bool: every draw of a pass was as likely as the path asks. Each row by itself, as it would be alone."""
+        mask = self.dynamics.mask_id
+        drawn = (before == mask) & (after != mask)
+        rows = drawn.any(0).nonzero()[:, 0]
+        codes = after.index_select(1, rows).clamp(max=mask - 1)
+        likely = self.dynamics.logits(hidden.index_select(1, rows)).softmax(-1).gather(-1, codes[..., None])[..., 0]
+        return ((likely >= self.path.sure) | ~drawn.index_select(1, rows)).all(-1)
+
+    def _plan(self, seed: int, index: int) -> Sequence[Tensor | int]:
         """What each pass reveals: positions, or how many."""
         if self.path.order == "confidence":
             return list(schedule.reveal_counts(self.dynamics.n_tokens, self.path.steps))

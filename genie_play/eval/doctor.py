@@ -22,34 +22,50 @@ from genie_play.types import GenieError
 OLDEST_PYTHON = (3, 11)
 OLDEST_TORCH = (2, 11)
 PIP = f"{sys.executable} -m pip"
+NO_PATH = (
+    "what is played here is not what it should be, and replays made here may not verify\n"
+    "delete the folder .venv, run: python3 launch.py doctor --deep, and report it if it is still so"
+)
 TWO_PYGAMES = f"run: {PIP} uninstall -y pygame pygame-ce\nthen: {PIP} install pygame-ce"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `state` is "ok", "note" (works, could be better) or "problem"."""
+    """One thing that was looked at. `state` is "ok", "note" (works, could be better), "failed" (a path that computes
+    something else, and is not used) or "problem"."""
 
     name: str
     state: str
     detail: str
     fix: str = ""  # what to do, a line a step
+    path: str = ""  # what a check speaks for, such as cpu/int8; empty where it is no check
 
 
-def examine(deep: bool = False) -> list[Finding]:
-    """Look at everything; `deep` also plays each shipped world twice and compares, which takes seconds."""
+def examine(deep: bool = False, say: Callable[[str], None] = lambda _: None) -> list[Finding]:
+    """Look at everything; `deep` also checks what each shipped world computes, on every path, and writes down which
+    paths may be used. That takes seconds a world; `say` is told how far it is."""
     parts: list[Callable[[], Iterator[Finding]]] = [_python, _torch, _kernels, _pygame, _extras, _folders, _worlds]
+    if deep:
+        parts.append(lambda: _paths(say))
     findings: list[Finding] = []
-    for part in [*parts, _same_twice] if deep else parts:
+    for part in parts:
         try:
-            findings += part()
+            for finding in part():
+                findings.append(finding)
         except Exception as error:  # a doctor that falls ill says where, and goes on
-            findings.append(Finding(part.__name__.strip("_"), "problem", f"{type(error).__name__}: {error}"))
+            name = "paths" if part.__name__ == "<lambda>" else part.__name__.strip("_")
+            findings.append(Finding(name, "problem", f"{type(error).__name__}: {error}"))
     return findings
 
 
 def ready(findings: list[Finding]) -> bool:
     """Whether nothing stands in the way of playing."""
     return all(finding.state != "problem" for finding in findings)
+
+
+def differs(findings: list[Finding]) -> bool:
+    """Whether some check found other numbers than it should have."""
+    return any(finding.path and finding.state in ("failed", "problem") for finding in findings)
 
 
 def _python() -> Iterator[Finding]:
@@ -178,42 +194,42 @@ def _worlds() -> Iterator[Finding]:
         yield Finding(f"world {name}", "ok", f"{width}x{height}, {header.world.rate:g} steps/s, {header.sha256[:8]}")
 
 
-def _same_twice() -> Iterator[Finding]:
-    """Play each shipped world twice and once through a rebuild: the promise that replays rest on."""
-    import numpy as np
-
-    from genie_play.engine.engine import GenieEngine
-    from genie_play.types import History, Move, Prompt
+def _paths(say: Callable[[str], None]) -> Iterator[Finding]:
+    """Check every path of each shipped world, and write down which may be used."""
+    from genie_play.engine import verdicts
+    from genie_play.eval import selfcheck
 
     for name in checkpoint.shipped():
         file = checkpoint.find(name)
-        runs, engine = [], GenieEngine(file)
-        height, width = engine.info.size
-        picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-        for _ in range(2):
-            frames = [engine.reset(Prompt(picture), 1)]
-            frames += [engine.step(step % 8) for step in range(2 * engine.info.window + 2)]
-            runs.append(frames)
-        engine.close()
-        first, second = ([frame.tokens for frame in frames] for frames in runs)
-        same = all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-        # from tokens alone, in an engine that has never seen them
-        half = len(first) // 2
-        moves = tuple(Move((step - 1) % 8, first[step]) for step in range(1, half))
-        fresh = GenieEngine(file)
-        fresh.restore(History(Prompt(picture, tokens=first[0]), 1, moves))
-        rest = [fresh.step((step - 1) % 8).tokens for step in range(half, len(first))]
-        fresh.close()
-        rebuilt = all(np.array_equal(a, b) for a, b in zip(first[half:], rest, strict=True))
-        detail = (
-            f"{len(first)} frames {'equal' if same else 'differ'} twice, {'equal' if rebuilt else 'differ'} rebuilt"
-        )
-        fix = (
-            ""
-            if same and rebuilt
-            else "replays made here may not verify; update the GPU driver and torch, and report it"
-        )
-        yield Finding(f"same twice: {name}", "ok" if same and rebuilt else "problem", detail, fix)
+        failed: dict[str, str] = {}
+        seen: list[str] = []
+        for check in selfcheck.check_world(file, lambda doing, world=name: say(f"{world}: {doing}")):  # type: ignore[misc]
+            device, _, part = check.path.partition("/")
+            state, fix = {"ok": "ok", "skipped": "note"}.get(check.state, "failed"), ""
+            if check.state == "failed":
+                state, fix = ("problem", NO_PATH) if check.path == "cpu/fp32" else ("failed", _instead(device, part))
+                failed[check.path] = f"{check.name}: {check.detail}"
+            elif check.state == "ok":
+                seen.append(check.path)
+            where = "" if device == "cpu" else f" ({device})"
+            yield Finding(f"{check.name}: {name}{where}", state, check.detail, fix, check.path)
+        good = [path for path in dict.fromkeys(seen) if path not in failed]
+        written = verdicts.record(name, checkpoint.fingerprint(file), good, failed)
+        bad = f"; not used here: {', '.join(failed)}" if failed else ""
+        detail = f"may be used: {', '.join(good) or 'none'}{bad} ({written})"
+        yield Finding(f"paths of {name}", "note" if failed else "ok", detail)
+
+
+def _instead(device: str, part: str) -> str:
+    """What happens without a path that failed, and what to do about it."""
+    without = {
+        "triton": "the reference kernels are used instead",
+        "graph": "frames are computed call by call instead",
+        "fp32": "worlds run on the CPU instead",
+    }.get(part, f"{part} is not chosen for this world; fp32 is used instead")
+    if device == "cpu":
+        return without
+    return f"{without}; update the NVIDIA driver, torch and triton\nthen run: genie-play doctor --deep"
 
 
 def _installed(distribution: str) -> bool:

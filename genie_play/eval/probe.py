@@ -6,6 +6,7 @@ three ticks; a code that rises is a jump if it comes down again while it is held
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +109,16 @@ def probe(subject: Subject, start: Pictures, draw: int = 0) -> Probe:
         shown.append(frames)
     labels = name_codes(moved, lands)
     return Probe(labels, least(labels), moved, lands, tuple(shown))
+
+
+def together(probes: Sequence[Probe]) -> Probe:
+    """Several probes as one of all their prompts; the frames are those of the first."""
+    moved = np.concatenate([one.moved for one in probes])
+    codes = sorted({code for one in probes for code in one.lands})
+    # a draw in which a code did not lead upward counts as one in which it never came down
+    share = {code: sum(len(one.moved) * one.lands.get(code, 0.0) for one in probes) / len(moved) for code in codes}
+    labels = name_codes(moved, share)
+    return Probe(labels, least(labels), moved, share, probes[0].frames)
 
 
 def least(labels: tuple[Label, ...]) -> int:

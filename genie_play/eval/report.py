@@ -8,6 +8,7 @@ on one thread, so that the table of a card can be made again. The figures themse
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from genie_play import checkpoint, paths
 from genie_play.eval import codes, play, sketchbook, stages, upper_bound
 from genie_play.eval.gates import gates_of
-from genie_play.eval.probe import least, probe, sheet, standing
+from genie_play.eval.probe import least, probe, sheet, standing, together
 from genie_play.eval.subject import QUICK, Pictures, Size, Subject
 from genie_play.eval.table import Row, into_page, judged, over_draws, table
 from genie_play.media.pictures import to_png
@@ -80,7 +82,8 @@ def evaluate(
         checkpoint.atomic_write(folder / "table.json", (json.dumps(result, indent=1) + "\n").encode())
         checkpoint.atomic_write(folder / "table.md", table(rows).encode())
         checkpoint.atomic_write(folder / "sketches.md", sketchbook.table(sketches).encode())
-        _write(folder, "", subject.pictures)
+        for title, picture in subject.pictures.items():
+            checkpoint.atomic_write(folder / f"{title}.png", to_png(picture))
     if page is not None:
         _fill(Path(page), name, result, subject.pictures)
     if save:
@@ -150,8 +153,9 @@ def _measure(
         return more
 
     rows += over_draws(held, draws)
-    labels = probes[0].labels
-    subject.pictures["probe"] = sheet(probes[0])
+    all_probes = together(probes)
+    labels = all_probes.labels
+    subject.pictures["probe"] = sheet(all_probes)
     watch("long holds")
     rows += play.long_holds(subject)
     watch("free play")
@@ -186,13 +190,13 @@ def _fill(page: Path, name: str, result: dict[str, Any], sheets: dict[str, Pictu
         "sheets": "\n\n".join(shown),
     }
     text = into_page(text, {f"{name} {part}": filling for part, filling in parts.items()})
-    _write(paths.writable(page.parent / "media"), f"{name}-", sheets)
+    media = paths.writable(page.parent / "media")
+    for title, picture in sheets.items():
+        # what a page shows may lose a few colours for a third of the bytes
+        buffer = io.BytesIO()
+        Image.fromarray(picture).quantize(256).save(buffer, "PNG", optimize=True)
+        checkpoint.atomic_write(media / f"{name}-{title}.png", buffer.getvalue())
     checkpoint.atomic_write(page, text.encode())
-
-
-def _write(folder: Path, prefix: str, sheets: dict[str, Pictures]) -> None:
-    for name, picture in sheets.items():
-        checkpoint.atomic_write(folder / f"{prefix}{name}.png", to_png(picture))
 
 
 @contextlib.contextmanager

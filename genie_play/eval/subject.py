@@ -33,14 +33,14 @@ KEYS = ("none", "left", "right", "jump", "jump-left", "jump-right", "down", "up"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is looked at."""
+    """How much is looked at; of each draw, where a figure is of several."""
 
     clips: int = 48
     frames: int = 20
     starts: int = 384
-    prompts: int = 100  # for held codes
-    long_holds: int = 40  # prompts in which every code is held for 40 ticks
-    free: int = 16  # prompts of free play
+    prompts: int = 34  # for held codes
+    long_holds: int = 20  # prompts in which every code is held for 40 ticks
+    free: int = 6  # prompts of free play
     free_frames: int = 256
     walks: int = 20  # prompts of long random play
     walk: int = 1000  # its steps

@@ -121,7 +121,7 @@ class KeyTrainer(loop.Trainer):
 
     def _loss(self, genie: Genie, frames: Tensor, step: Step) -> Outcome:
         keys = cast(KeyedSource, self.source).keys(step.index).to(frames.device)
-        told = _Told(genie.tokenizer, genie.dynamics, _Keys(lambda _: keys))
+        told = _Told(genie.tokenizer, genie.dynamics, _Keys(lambda frames, uniforms: keys))
         return dynamics_loss(cast(Genie, told), frames, step)
 
 
@@ -129,7 +129,7 @@ class KeyTrainer(loop.Trainer):
 class _Keys:
     """Stands where the action model stands and answers with the keys."""
 
-    infer: Callable[[Tensor], Tensor]
+    draw: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,12 @@ class Dynamics(nn.Module):
             x = block(x)
         return self.norm(x if clean is None else x[1])
 
-    def stream(self, x: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
-        """One embedded frame (B, N, D) against the past: hidden states (B, N, D), normed, and its keys and values."""
-        x, kept = stream_blocks(self.blocks, x, past)
+    def stream(self, x: Tensor, past: list[LayerPast], rows: Tensor | None = None) -> tuple[Tensor, list[LayerKV]]:
+        """One embedded frame (B, N, D) against the past: hidden states (B, N, D), normed, and its keys and values.
+
+        With `rows` (R,), positions, the hidden states of these alone, (B, R, D), and keys and values not to be kept.
+        """
+        x, kept = stream_blocks(self.blocks, x, past, rows)
         return self.norm(x), kept
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genie_play import ops
+
 
 @dataclass
 class Quantized:
@@ -55,7 +57,7 @@ class Quantizer(nn.Module):
 
     def nearest(self, unit: Tensor) -> Tensor:
         """Tokens (...) of unit vectors (..., d)."""
-        return (unit.flatten(0, -2) @ self.codebook.T).argmax(-1).view(unit.shape[:-1])
+        return _nearest(unit.flatten(0, -2), self.codebook).view(unit.shape[:-1])
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Unit codes (..., d) of tokens (...)."""
@@ -68,7 +70,7 @@ class Quantizer(nn.Module):
         points = points[torch.randperm(len(points), generator=generator)[: 64 * self.codes]]
         centres = self._spread(points, generator)
         for _ in range(rounds):
-            tokens = (points @ centres.T).argmax(-1)
+            tokens = _nearest(points, centres)
             sums = torch.zeros_like(centres).index_add_(0, tokens, points)
             centres = torch.where(sums.norm(dim=-1, keepdim=True) > 0, F.normalize(sums, dim=-1), centres)
         self.codebook.copy_(centres)
@@ -112,3 +114,11 @@ class Quantizer(nn.Module):
             distance = (1 - (points @ centres.T).amax(-1)).clamp_min(1e-9).cpu()
             centres = torch.cat((centres, points[torch.multinomial(distance, 1, generator=generator)]))
         return centres
+
+
+def _nearest(points: Tensor, codes: Tensor) -> Tensor:
+    """(R, d) and (V, d) to (R,): one kernel on a GPU, where the (R, V) products would be the step's largest tensor."""
+    if points.is_cuda and not torch.compiler.is_compiling():
+        tokens: Tensor = ops.choose(points.device)[1].nearest(points.detach(), codes)
+        return tokens
+    return (points @ codes.T).argmax(-1)

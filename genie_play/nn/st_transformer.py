@@ -14,11 +14,13 @@ A block runs in three ways that compute the same function:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genie_play.ops.reference import temporal
 
 
 class LayerPast(NamedTuple):
@@ -121,10 +123,16 @@ class STBlock(nn.Module):
         streams = streams + self._feed_forward(streams)
         return streams if x.dim() == 5 else streams[0]
 
-    def stream(self, x: Tensor, past: LayerPast) -> tuple[Tensor, LayerKV]:
-        """Run one frame (B, N, D) against the past; return it and its own keys and values."""
+    def stream(self, x: Tensor, past: LayerPast, rows: Tensor | None = None) -> tuple[Tensor, LayerKV]:
+        """Run one frame (B, N, D) against the past; return it and its own keys and values.
+
+        With `rows` (R,), positions, only their part of the frame is worked out, (B, R, D), and only their temporal keys
+        and values are returned.
+        """
         qk, v = self.spatial.project(self.spatial_norm(x))
         q, k = self._rotate(qk).transpose(1, 3).unbind(2)  # (B, h, N, hd)
+        if rows is not None:
+            x, q = x.index_select(1, rows), q.index_select(2, rows)
         v = v.transpose(1, 2)
         keys, values = k, v
         if self.cross_frame:
@@ -136,10 +144,11 @@ class STBlock(nn.Module):
 
         qk, tv = self.temporal.project(self.temporal_norm(x))
         tq, tk = qk.unbind(2)  # (B, N, h, hd)
-        own = (tq * tk).sum(-1, keepdim=True) + self.time_bias[:, :1]  # (B, N, h, 1)
-        before = (past.temporal_k * tq[..., None, :]).sum(-1) + self._past_bias(past.ages)  # (B, N, h, P)
-        weights = torch.cat((before, own), -1).softmax(-1)
-        seen = (weights[..., :-1, None] * past.temporal_v).sum(-2) + weights[..., -1:] * tv
+        bias = torch.cat((self._past_bias(past.ages), self.time_bias[:, :1]), -1)
+        ring_k, ring_v = past.temporal_k, past.temporal_v
+        if rows is not None:
+            ring_k, ring_v = ring_k.index_select(1, rows), ring_v.index_select(1, rows)
+        seen = temporal(tq, tk, tv, ring_k, ring_v, bias)
         x = x + self.temporal.out(seen.flatten(2))
         return x + self._feed_forward(x), LayerKV(k, v, tk, tv)
 
@@ -195,12 +204,17 @@ class STBlock(nn.Module):
         return torch.cat((torch.cat((own, nothing), -1), torch.cat((past_only, itself), -1)), -2)
 
 
-def stream_blocks(blocks: nn.ModuleList, x: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
-    """Run one frame (B, N, D) through a stack of blocks; return it and what each block would have cached."""
+def stream_blocks(
+    blocks: nn.ModuleList, x: Tensor, past: list[LayerPast], rows: Tensor | None = None
+) -> tuple[Tensor, list[LayerKV]]:
+    """Run one frame (B, N, D) through a stack of blocks; return it and what each block would have cached.
+
+    With `rows` (R,), positions, the last block works out their part of the frame alone, (B, R, D): after it nothing
+    mixes places any more. Its temporal keys and values are then those of the rows.
+    """
     kept = []
-    for block, layer_past in zip(blocks, past, strict=True):
-        assert isinstance(block, STBlock)
-        x, kv = block.stream(x, layer_past)
+    for number, (block, layer_past) in enumerate(zip(blocks, past, strict=True), start=1):
+        x, kv = cast(STBlock, block).stream(x, layer_past, rows if number == len(blocks) else None)
         kept.append(kv)
     return x, kept
 

@@ -156,12 +156,14 @@ class Decoder(nn.Module):
 
     def _paint(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, H, W, 3)."""
-        config = self.config
-        if config.trunk == "patch":
-            x = self.norm(x)
-        x = x.mT.unflatten(2, config.grid).contiguous(memory_format=torch.channels_last)
-        pixels = self.trunk(x)[:, :, : config.height, : config.width]
+        pixels = self.trunk(self.grid(x))[:, :, : self.config.height, : self.config.width]
         return pixels.permute(0, 2, 3, 1) * 0.5 + 0.5
+
+    def grid(self, x: Tensor) -> Tensor:
+        """(B, N, D) as the trunk takes it: (B, D, rows, columns)."""
+        if self.config.trunk == "patch":
+            x = self.norm(x)
+        return x.mT.unflatten(2, self.config.grid).contiguous(memory_format=torch.channels_last)
 
 
 class Tokenizer(nn.Module):

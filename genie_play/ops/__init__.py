@@ -1,4 +1,4 @@
-"""Kernel backends by name: each is a module with `embed`, `reveal` and `to_picture` (see `reference`).
+"""Kernel backends by name: each is a module with the operations of `reference`.
 
 Automatic choice may fall back and says so once; a backend asked for by name works or fails with a reason. Triton is
 imported only when it is chosen.
@@ -10,12 +10,17 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 
 from genie_play.types import BackendError
+
+if TYPE_CHECKING:
+    from genie_play.ops.cases import Case
 
 BACKENDS = {"reference": "genie_play.ops.reference", "triton": "genie_play.ops.triton_ops"}
 VARIABLE = "GENIE_PLAY_OPS"
@@ -56,6 +61,24 @@ def choose(device: torch.device | str, asked: str | None = None) -> tuple[str, M
     return "reference", get("reference")
 
 
+def self_check(name: str, device: torch.device | str) -> list[tuple[str, bool, str]]:
+    """Compare every operation of a backend with its twin, on small random cases, on a device: (kernel, right, detail).
+
+    On a CPU the kernels run under Triton's interpreter, if TRITON_INTERPRET was set when the program started.
+    BackendError where the backend cannot be had at all.
+    """
+    device = torch.device(device)
+    backend = get(name)
+    reason = _unfit(name, device)
+    if reason:
+        raise BackendError(f"the {name} kernels cannot run on {device}: {reason}")
+    return [
+        (f"{case.name}, {str(dtype).removeprefix('torch.')}", not wrong, wrong or "equals its twin")
+        for dtype in (torch.float32, torch.bfloat16)
+        for case, wrong in _compared(backend, device, dtype)
+    ]
+
+
 def _missing(name: str) -> str:
     """Why a backend cannot run on this machine, or nothing."""
     if name == "reference":
@@ -80,20 +103,32 @@ def _interpreted() -> bool:
 
 @lru_cache(maxsize=8)
 def _failure(name: str, device: torch.device) -> str:
-    """What goes wrong when a backend draws a tiny frame on a device, or nothing. Compiles its kernels."""
+    """What goes wrong when a backend works on tiny cases on a device, or nothing. Compiles its kernels.
+
+    Float8 is not asked for: GPUs before 2022 have none, and whoever wants it checks.
+    """
     if name == "reference":
         return ""
+    found = _compared(get(name), device, torch.float32, float8=False)
+    return next((wrong for _, wrong in found if wrong), "")
+
+
+def _compared(
+    backend: ModuleType, device: torch.device, dtype: torch.dtype, float8: bool = True
+) -> Iterator[tuple[Case, str]]:
+    """Each small case with what is wrong with a backend's result and with the arguments that it may write to."""
+    from genie_play.ops.cases import SMALL, cases, difference
+
     reference = get("reference")
-    hidden, head = torch.eye(16)[None, :3], torch.eye(16)[:7] * 9.0
-    tokens, table, base = torch.full((1, 3), 7), torch.arange(128.0).view(8, 16), torch.zeros(1, 1, 16)
-    case = [a.to(device) for a in (hidden, head, tokens, table, base)]
-    noise = reference.Noise(1, 2, 3)
-    try:
-        got = get(name).reveal(*case, noise, 2, 0.5)
-    except Exception as error:  # whatever a compiler or driver raises, play goes on without it
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    expected = reference.reveal(hidden, head, tokens, table, base, noise, 2, 0.5)
-    return "" if torch.equal(got.tokens.cpu(), expected.tokens) else "it draws other tokens than the reference"
+    for case in cases(SMALL, dtype=dtype):
+        if case.float8 and not float8:
+            continue
+        ours, its = case.to(device), case.to("cpu")
+        try:
+            got = ours.on(backend)
+            yield case, difference(case, (got, ours.args), (its.on(reference), its.args))
+        except Exception as error:  # whatever a compiler or driver raises, play goes on without it
+            yield case, f"{case.name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 @lru_cache(maxsize=8)

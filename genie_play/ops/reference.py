@@ -2,11 +2,14 @@
 
 One MaskGIT pass ends in `reveal`: the head, a draw for each hidden position, the choice of which draws to keep, and the
 embedding that the next pass starts from. Noise is a function of (seed, frame, step, position, code) and never of the
-batch, so hypotheses that differ in their action share their draws. Knows nothing of networks, caches or pictures.
+batch, so hypotheses that differ in their action share their draws. At either end of the tokenizer stand `nearest` and
+`picture`; what lies between, layer by layer, is in `reference_layers`. Knows nothing of networks or caches.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genie_play import philox
+from genie_play.ops.reference_layers import add_product as add_product
+from genie_play.ops.reference_layers import feed_in as feed_in
+from genie_play.ops.reference_layers import project_heads as project_heads
+from genie_play.ops.reference_layers import quantize_rows as quantize_rows
+from genie_play.ops.reference_layers import spatial as spatial
+from genie_play.ops.reference_layers import temporal as temporal
 
 VARIANTS = ("gumbel", "inverse")
 
@@ -27,11 +36,42 @@ class Noise(NamedTuple):
     step: int
 
 
+class Dials(NamedTuple):
+    """What the draws of a pass depend on, in device memory: a captured graph is replayed with other values in place.
+
+    `pack` makes the rows of all passes of a frame, `at` is one pass of them.
+    """
+
+    integers: Tensor  # (..., 3) int64: seed (its 64 bits), frame, step
+    floats: Tensor  # (..., 2) float32: 1 / temperature, 0 where greedy; choice temperature
+
+    def at(self, step: int) -> Dials:
+        """The dials of one pass, as views."""
+        return Dials(self.integers[step], self.floats[step])
+
+    def to(self, device: torch.device | str) -> Dials:
+        """On another device."""
+        return Dials(self.integers.to(device), self.floats.to(device))
+
+    def read(self) -> tuple[Noise, float, float]:
+        """Noise, 1 / temperature or 0, and choice temperature of one pass, on the host; this waits for the device."""
+        seed, frame, step = self.integers.tolist()
+        inverse, choice = self.floats.tolist()
+        return Noise(seed & 0xFFFFFFFFFFFFFFFF, frame, step), inverse, choice
+
+
 class Revealed(NamedTuple):
     """Tokens (B, N) int64 after a pass, V where still hidden, and x (B, N, D), what the next pass starts from."""
 
     tokens: Tensor
     x: Tensor
+
+
+def pack(passes: Sequence[tuple[Noise, float, float]]) -> Dials:
+    """Dials (S, 3), (S, 2) on the host from the (noise, temperature, choice temperature) of each pass of a frame."""
+    integers = [((noise.seed + 2**63) % 2**64 - 2**63, noise.frame, noise.step) for noise, _, _ in passes]
+    floats = [(_inverse_of(temperature), choice) for _, temperature, choice in passes]
+    return Dials(torch.tensor(integers, dtype=torch.int64), torch.tensor(floats, dtype=torch.float32))
 
 
 def embed(tokens: Tensor, table: Tensor, base: Tensor) -> Tensor:
@@ -45,9 +85,9 @@ def reveal(
     tokens: Tensor,
     table: Tensor,
     base: Tensor,
-    noise: Noise,
+    noise: Noise | Dials,
     which: Tensor | int,
-    temperature: float,
+    temperature: float = 1.0,
     *,
     variant: str = "gumbel",
     choice_temperature: float = 0.0,
@@ -68,9 +108,13 @@ def reveal(
     `genie_play.philox`. The confidence of a draw is log softmax(s)[i, code] + choice_temperature * G(u'[i]), u' from
     counter (0, i, 2 * step + 1, frame); the `which` most confident hidden positions are kept, ties to the lowest.
 
-    A position whose logits are not finite stays hidden: a V after the last pass means that the network is broken.
+    A position whose logits are not finite stays hidden: a V after the last pass means that the network is broken. With
+    `Dials` for noise both temperatures are theirs, and the arguments are not read.
     """
     _check(hidden, head, tokens, table, which, temperature)
+    inverse = _inverse_of(temperature)
+    if isinstance(noise, Dials):
+        noise, inverse, choice_temperature = noise.read()
     if variant not in VARIANTS:
         raise ValueError(f"no variant is called {variant!r}; there are {', '.join(VARIANTS)}")
     masked = tokens == len(head)
@@ -78,13 +122,21 @@ def reveal(
     if len(positions) == 0:
         return Revealed(tokens.clone(), embed(tokens, table, base))
     if isinstance(which, int):
-        codes, confidence = _draw(hidden, head, noise, positions, temperature, variant, choice_temperature)
+        codes, confidence = _draw(hidden, head, noise, positions, inverse, variant, choice_temperature)
         keep = _most_confident(confidence.masked_fill(~masked[:, positions], -torch.inf), which)
     else:
-        codes, confidence = _draw(hidden, head, noise, positions, temperature, variant)
+        codes, confidence = _draw(hidden, head, noise, positions, inverse, variant)
         keep = masked[:, positions] & (confidence > -torch.inf)
     tokens = tokens.index_copy(1, positions, torch.where(keep, codes, tokens[:, positions]))
     return Revealed(tokens, embed(tokens, table, base))
+
+
+def nearest(points: Tensor, codes: Tensor) -> Tensor:
+    """The code (R,) int64 with the largest product with each point, ties to the lowest: of unit vectors, the nearest.
+
+    points (R, d) and codes (V, d), multiplied in float32.
+    """
+    return (points.float() @ codes.float().T).argmax(-1)
 
 
 def to_picture(pixels: Tensor) -> Tensor:
@@ -92,23 +144,48 @@ def to_picture(pixels: Tensor) -> Tensor:
     return (pixels.float().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
 
 
+def picture(patches: Tensor, size: tuple[int, int], broken: Tensor | None = None) -> Tensor:
+    """What a decoder's last convolution gives, (B, 3 * r * r, rows, columns) about -1..1, to uint8 (B, H, W, 3).
+
+    Each place holds r x r pixels, channel by channel (a pixel shuffle); the picture is cut to `size` from the top left:
+
+        picture[b, y, x, c] = to_picture(patches[b, c * r * r + (y % r) * r + x % r, y // r, x // r] / 2 + 1 / 2)
+
+    `broken`, int32 of one element on the device, is set to 1 where a pixel of the picture is not finite.
+    """
+    pixels = F.pixel_shuffle(patches.float(), patch_side(patches, size))[:, :, : size[0], : size[1]]
+    pixels = pixels.permute(0, 2, 3, 1) * 0.5 + 0.5
+    if broken is not None:
+        broken.masked_fill_(~pixels.isfinite().all(), 1)
+    return to_picture(pixels)
+
+
+def patch_side(patches: Tensor, size: tuple[int, int]) -> int:
+    """Pixels along a side of a patch (B, 3 * r * r, rows, columns); ValueError where they do not fill the size."""
+    side = math.isqrt(patches.shape[1] // 3)
+    if 3 * side * side != patches.shape[1] or side * patches.shape[2] < size[0] or side * patches.shape[3] < size[1]:
+        raise ValueError(f"patches {tuple(patches.shape)} do not make a picture of {tuple(size)}")
+    return side
+
+
 def _draw(
     hidden: Tensor,
     head: Tensor,
     noise: Noise,
     positions: Tensor,
-    temperature: float,
+    inverse: float,
     variant: str,
     choice_temperature: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Codes (B, R) at the positions and their confidence, -inf where logits are not finite.
 
-    Without a choice temperature the order is fixed and nobody ranks: any finite number stands for the confidence.
+    `inverse` is 1 / temperature, 0 where greedy. Without a choice temperature the order is fixed and nobody ranks: any
+    finite number stands for the confidence.
     """
     scaled = F.linear(hidden.index_select(1, positions).float(), head.float())  # (B, R, V)
-    if temperature:
-        scaled = scaled * (1.0 / temperature)
-    if not temperature:
+    if inverse:
+        scaled = scaled * inverse
+    if not inverse:
         best, codes = scaled.max(-1)
     elif variant == "gumbel":
         best, codes = (scaled + _gumbel(_token_uniforms(noise, positions, len(head)))).max(-1)
@@ -139,6 +216,10 @@ def _most_confident(confidence: Tensor, count: int) -> Tensor:
     mine, other = confidence[:, :, None], confidence[:, None, :]
     rank = ((other > mine) | ((other == mine) & (place < place[:, None]))).sum(-1)
     return (rank < count) & (confidence > -torch.inf)
+
+
+def _inverse_of(temperature: float) -> float:
+    return 1.0 / temperature if temperature else 0.0
 
 
 def _gumbel(uniforms: Tensor) -> Tensor:

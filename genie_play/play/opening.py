@@ -51,7 +51,7 @@ def find_world(name: str, device: str = "auto") -> World:
     if name == "platformer":
         return World(name, "platformer")
     file = checkpoint.find(name)
-    return World(file.stem, "genie", {"checkpoint": file, "device": device}, file)
+    return World(file.stem, "genie", {"checkpoint": file, "device": device, "calibrate": True}, file)
 
 
 def usual_world(name: str) -> str:
