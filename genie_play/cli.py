@@ -362,8 +362,8 @@ def _eval(args: argparse.Namespace) -> int:
     if args.sweep:
         from genie_play.eval import study
 
-        if args.save or args.page or args.upper_bound:
-            raise GenieError("--sweep changes no world and no page; leave out --save, --page and --upper-bound")
+        if args.save or args.page or args.upper_bound or args.source:
+            raise GenieError("--sweep is of the own game and changes nothing; leave out --save, --page, --upper-bound and --source")
         found = study.study(args.world, args.out, args.quick, args.steps or study.STEPS, _note)
         _show(args, found, study.table(found))
         return 0
@@ -373,18 +373,16 @@ def _eval(args: argparse.Namespace) -> int:
     from genie_play.eval import clips, report
 
     world = checkpoint.find(args.world)
-    if args.source is not None:
-        result = clips.evaluate(world, args.source, args.out, args.quick, args.save)
+
+    def watch(what: str) -> None:
+        _note(f"measuring {what}")
+
+    if args.source is None:
+        result = report.evaluate(world, args.out, args.quick, args.save, args.upper_bound, args.page, watch)
+    elif args.upper_bound or args.page:
+        raise GenieError("--upper-bound and --page are for the project's own game; leave them out with --source")
     else:
-        result = report.evaluate(
-            world,
-            args.out,
-            args.quick,
-            args.save,
-            args.upper_bound,
-            args.page,
-            lambda what: _note(f"measuring {what}"),
-        )
+        result = clips.evaluate(world, args.source, args.out, args.quick, args.save, watch)
     _show(args, result, [*result["table"].splitlines(), "", *_label_lines(result["labels"])])
     return 0
 

@@ -1,14 +1,15 @@
 """The table of a world on a folder of clips, from pictures alone, a baseline beside each figure.
 
 For worlds trained on video of one's own, which has no true keys and no masks; give clips that were held out from
-training. Everything is seeded: the same files give the same table.
+training. Everything is seeded: on one machine the same files give the same table.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +17,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genie_play import checkpoint
-from genie_play.config import PathConfig
+from genie_play import checkpoint, paths
 from genie_play.data.video import FolderSource
 from genie_play.eval import measures, upper_bound
-from genie_play.eval.probe import name_codes
-from genie_play.eval.subject import SEED, Batch, Codes, Pictures, decode, encode, grid, to_float, to_uint8
+from genie_play.eval.probe import probe, sheet
+from genie_play.eval.subject import (
+    SEED,
+    Pictures,
+    Size,
+    Subject,
+    after_none,
+    decode,
+    encode,
+    grid,
+    infer,
+    to_float,
+    to_uint8,
+)
 from genie_play.eval.table import Row, table
 from genie_play.media.pictures import to_png
-from genie_play.nn.genie import Genie, load_genie
+from genie_play.nn.genie import load_genie
 from genie_play.train.stages import code_gap
-from genie_play.types import N_ACTIONS, GenieError, Label
+from genie_play.types import N_ACTIONS, GenieError
 
 log = logging.getLogger(__name__)
 
 STARTS = (1, 4)  # real frames before a rollout: one picture, and enough to show how fast things move
 LENGTH = 16  # frames of a rollout
 SPAN = 10  # frames that a rollout's mean is taken over, as published ones are
-HELD = 3  # ticks that a code is held for
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many clips are looked at."""
-
-    clips: int = 64
-    prompts: int = 64
-
-
-QUICK = Size(clips=12, prompts=16)
+CLIPS, QUICK_CLIPS = 64, 12
 
 
 def evaluate(
-    world: Path | str, source: Path | str, out: Path | str | None = None, quick: bool = False, save: bool = False
+    world: Path | str,
+    source: Path | str,
+    out: Path | str | None = None,
+    quick: bool = False,
+    save: bool = False,
+    watch: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
     """Measure a world on the CPU at its shipped path, on clips of the folder `source`.
 
@@ -61,21 +67,30 @@ def evaluate(
     genie, header = load_genie(file)
     if "tokenizer" not in header.stages:
         raise GenieError(f"{file.name} has no trained tokenizer; train one first")
-    size = QUICK if quick else Size()
+    if save:
+        upper_bound.refuse(header)
     clips = FolderSource(Path(source), header.world.size, SEED, header.world.rate)
     known = Path(source).resolve() in {Path(stage["source"]).resolve() for stage in header.stages.values()}
     if known:
         log.warning("%s was trained on these clips: give others, held out, to see what it makes of new ones", file.name)
+    change: dict[str, Any] = {}
     with torch.inference_mode():
-        report = ClipReport(genie, header.path, size, clips)
+        watch("tokenizer")
+        subject = Subject(genie, header.path, Size(), calm=False)
+        report = ClipReport(subject, clips, QUICK_CLIPS if quick else CLIPS)
         rows = report.tokenizer()
-        labels: tuple[Label, ...] = ()
         if "actions" in header.stages:
+            watch("actions")
             rows += report.actions()
-        if "dynamics" in header.stages:
+        if {"actions", "dynamics"} <= set(header.stages):
+            watch("dynamics")
             rows += report.dynamics()
-            more, labels = report.held()
-            rows += more
+            watch("held codes")
+            found = probe(subject, report.frames[: subject.size.prompts, 0])
+            beside = f"{len(found.moved)} prompts"
+            rows.append(Row("play", "held codes agree, mean over codes", found.agreed, "%", beside))
+            subject.pictures["probe"] = sheet(found)
+            change = {"labels": found.labels, "idle": found.idle}
     result = {
         "world": header.world.name,
         "source": str(source),
@@ -84,30 +99,26 @@ def evaluate(
         "frames_seen": {name: stage["frames_seen"] for name, stage in header.stages.items()},
         "rows": [{**asdict(row), "passed": row.passed} for row in rows],
         "table": table(rows),
-        "labels": [asdict(label) for label in labels],
+        "labels": [asdict(label) for label in change.get("labels", ())],
     }
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = paths.writable(Path(out))
         checkpoint.atomic_write(folder / "table.json", (json.dumps(result, indent=1) + "\n").encode())
         checkpoint.atomic_write(folder / "table.md", table(rows).encode())
-        for name, picture in report.pictures.items():
+        for name, picture in subject.pictures.items():
             checkpoint.atomic_write(folder / f"{name}.png", to_png(picture))
     if save:
-        idle = min(labels, key=lambda label: abs(label.dx) + abs(label.dy)).code if labels else header.idle
-        figures = {f"{row.stage}: {row.name}": row.value for row in rows}
-        upper_bound.rewrite(file, labels=labels or header.labels, idle=idle, evaluation=figures)
+        upper_bound.rewrite(file, evaluation={f"{row.stage}: {row.name}": row.value for row in rows}, **change)
     return result
 
 
 class ClipReport:
     """The parts of the table, for one world and one folder."""
 
-    def __init__(self, genie: Genie, path: PathConfig, size: Size, source: FolderSource) -> None:
-        self.genie, self.path, self.size = genie, path, size
-        self.frames: Pictures = source.batch(0, size.clips, max(STARTS) + LENGTH)  # (B, T, H, W, 3)
-        self.tokens = torch.from_numpy(encode(genie, self.frames))  # (B, T, N)
-        self.pictures: dict[str, Pictures] = {}
+    def __init__(self, subject: Subject, source: FolderSource, clips: int) -> None:
+        self.subject, self.genie = subject, subject.genie
+        self.frames: Pictures = source.batch(0, clips, max(STARTS) + LENGTH)  # (B, T, H, W, 3)
+        self.tokens = torch.from_numpy(encode(self.genie, self.frames))  # (B, T, N)
 
     def tokenizer(self) -> list[Row]:
         """How well pictures survive, and use of the codes."""
@@ -115,7 +126,7 @@ class ClipReport:
         flat = np.broadcast_to(real.mean((2, 3), keepdims=True), real.shape).astype(np.uint8)
         codes, tokens = self.genie.config.tokenizer.codes, self.tokens.numpy()
         pick = np.linspace(0, len(seen) - 1, 8).astype(int)
-        self.pictures["tokenizer"] = grid([real[pick, -1], seen[pick, -1]])
+        self.subject.pictures["tokenizer"] = grid([real[pick, -1], seen[pick, -1]])
         spread = measures.perplexity(tokens, codes)
         beside = (
             f"mean colour {measures.psnr(real, flat):.1f}; mean of each picture's {measures.psnr_each(real, seen):.2f}"
@@ -128,42 +139,38 @@ class ClipReport:
 
     def actions(self) -> list[Row]:
         """Codes in use, and what they explain at the size that the action model looks at."""
-        model = self.genie.actions
-        seen, wrong, same, real, copy = [], [], [], [], []
-        told = self.codes()[:, 1:]
-        common = int(np.bincount(told.ravel(), minlength=N_ACTIONS).argmax())
-        for some in np.array_split(np.arange(len(self.frames)), -(-len(self.frames) // 16)):
-            frames = to_float(self.frames[some])
-            mine = torch.from_numpy(told[some])
-            # every clip gets the codes of the one before it, also across parts
-            others = mine, torch.from_numpy(told[some - 1]), torch.full_like(mine, common)
-            found, shuffled, constant = (model.paint(frames, codes) for codes in others)
-            real.append(to_uint8(found.target))
-            copy.append(to_uint8(found.source))
-            seen.append(to_uint8(found.predicted))
-            wrong.append(to_uint8(shuffled.predicted))
-            same.append(to_uint8(constant.predicted))
-        target = np.concatenate(real)
-        right, other, usual, copied = (
-            measures.psnr(target, np.concatenate(part)) for part in (seen, wrong, same, copy)
-        )
+        model, told = self.genie.actions, infer(self.genie, self.frames)
+        common = np.full_like(told, np.bincount(told.ravel(), minlength=N_ACTIONS).argmax())
+        shown: dict[str, list[Pictures]] = {name: [] for name in ("target", "own", "shuffled", "constant", "copy")}
+        for i in range(0, len(self.frames), 8):
+            frames = to_float(self.frames[i : i + 8])
+            # another clip's codes are those of the clip before
+            for name, codes in (("own", told), ("shuffled", np.roll(told, 1, 0)), ("constant", common)):
+                painted = model.paint(frames, torch.from_numpy(codes[i : i + 8]))
+                shown[name].append(to_uint8(painted.predicted))
+            shown["target"].append(to_uint8(painted.target))
+            shown["copy"].append(to_uint8(painted.source))
+        whole = {name: np.concatenate(part) for name, part in shown.items()}
+        target = whole.pop("target")
+        right = {name: measures.psnr(target, part) for name, part in whole.items()}
         share = np.bincount(told.ravel(), minlength=N_ACTIONS) / told.size
         shares = " ".join(f"{100 * s:.0f}" for s in share)
         size = "{1}x{0}".format(*target.shape[2:4])
-        beside = f"{right:.1f} against shuffled {other:.1f}, constant {usual:.1f}, copy {copied:.1f}; at {size}"
+        beside = "{own:.1f} against shuffled {shuffled:.1f}, constant {constant:.1f}, copy {copy:.1f}".format(**right)
+        gap = right["own"] - right["shuffled"]
         rows = [
             Row("actions", "codes above 2% of use", int((share > 0.02).sum()), f"of {N_ACTIONS}", f"shares {shares} %"),
-            Row("actions", "reconstruction minus shuffled codes", right - other, "dB", beside),
+            Row("actions", "reconstruction minus shuffled codes", gap, "dB", f"{beside}; at {size}"),
         ]
         if min(target.shape[2:4]) >= measures.WINDOW:
-            value, copied = (measures.ssim(target, np.concatenate(part)) for part in (seen, copy))
-            rows.append(Row("actions", "SSIM of the reconstruction", value, "", f"copy {copied:.2f}; at {size}"))
+            value, copy = (measures.ssim(target, whole[name]) for name in ("own", "copy"))
+            rows.append(Row("actions", "SSIM of the reconstruction", value, "", f"copy {copy:.2f}; at {size}"))
         return rows
 
     def dynamics(self) -> list[Row]:
         """Prediction under own codes, random ones and one constant code, from one real frame and from four."""
         rows = []
-        own = torch.from_numpy(self.codes())
+        own = after_none(self.genie, infer(self.genie, self.frames))
         if self.genie.dynamics.config.recipe == "teacher":
             parts = range(0, len(own) - 1, 8)
             gap = np.mean([float(code_gap(self.genie, self.tokens[i : i + 8], own[i : i + 8])) for i in parts])
@@ -181,42 +188,12 @@ class ClipReport:
             stays = np.broadcast_to(self.frames[:, start - 1, None], runs["own"].shape)
             rows += predicted(start, self.frames[:, span], stays, ceiling[:, span], runs)
             strips = [self.frames[:, span], runs["own"], runs["random"]]
-            self.pictures[f"rollout-{start}"] = grid([strip[clip] for clip in range(4) for strip in strips])
+            self.subject.pictures[f"rollout-{start}"] = grid([strip[clip] for clip in range(4) for strip in strips])
         return rows
-
-    def held(self) -> tuple[list[Row], tuple[Label, ...]]:
-        """What each code does where it is held: how far the scene moves, less the mean over codes."""
-        count = min(self.size.prompts, len(self.frames))
-        start, tokens = self.frames[:count, 0], self.tokens[:count, 0]
-        moved = np.zeros((count, N_ACTIONS, 2))
-        none = torch.full((count,), self.genie.dynamics.no_action)
-        shown = []
-        for code in range(N_ACTIONS):
-            batch = Batch(self.genie, self.path, count)
-            last = batch.feed(tokens, none)
-            for _ in range(HELD):
-                now = batch.step(torch.full((count,), code), SEED)
-                moved[:, code] += measures.displacement(last, now) / HELD
-                last = now
-            shown.append(last)
-        labels = name_codes(moved, moved - moved.mean(1, keepdims=True))
-        self.pictures["held"] = grid([np.stack([start[p], *(last[p] for last in shown)]) for p in range(min(8, count))])
-        beside = ", ".join(f"{label.code} {label.name} {100 * label.confidence:.0f}%" for label in labels)
-        agreed = sum(label.confidence >= 0.8 for label in labels)
-        return [
-            Row("play", "codes whose displacement agrees in 80% of prompts", agreed, f"of {N_ACTIONS}", beside)
-        ], labels
-
-    def codes(self) -> Codes:
-        """The inferred action (B, T) that led to each frame; none for the first."""
-        parts = range(0, len(self.frames), 8)
-        codes = torch.cat([self.genie.actions.infer(to_float(self.frames[i : i + 8])) for i in parts])
-        first = torch.full((len(codes), 1), self.genie.dynamics.no_action)
-        return torch.cat((first, codes), 1).numpy()
 
     def rollout(self, start: int, codes: Tensor, told: Tensor) -> Pictures:
         """Frames (B, LENGTH, H, W, 3) sampled after `start` real ones under the codes `told`."""
-        batch = Batch(self.genie, self.path, len(codes))
+        batch = self.subject.batch(len(codes))
         for t in range(start):
             batch.feed(self.tokens[:, t], codes[:, t])
         return np.stack([batch.step(told[:, start + t], SEED) for t in range(LENGTH)], 1)
