@@ -416,7 +416,7 @@ def test_doctor_names_a_folder_that_cannot_be_written(capsys, monkeypatch, tmp_p
 def tiny(tmp_path_factory):
     """A tiny world that was trained for two steps a stage: it plays noise, through all the same code."""
     folder = tmp_path_factory.mktemp("runs") / "small"
-    words = ("train", "all", "--preset", "tiny", "--source", "platformer", "--steps", "2", "--out", folder)
+    words = ("train", "all", "--preset", "tiny", "--source", "platformer", "--steps", "2", "--ungated", "--out", folder)
     assert cli.main([str(word) for word in words]) == 0
     return folder
 
