@@ -16,6 +16,7 @@ COMMANDS = (
     "data", "train", "eval", "bench",
 )  # fmt: skip
 WORLD = "spark"
+SHEETS = ("clips", "pixel", "flat", "sketch", "painted", "photo")
 SPEC = "items ACTION:COUNT separated by spaces, such as '3:10 right:5 random:60 N'; ACTION is a code 0-7, a label, a \
 slot of the compass (N, NE, ...) or random"
 PICTURE = "the picture to start from, or the name of one that is shipped (default: one of these, by seed)"
@@ -115,14 +116,29 @@ def parser() -> argparse.ArgumentParser:
 
     data = command("data", "write clips of a source of video to a folder", _source, _json)
     data.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    data.add_argument(
+        "--sheet",
+        choices=SHEETS,
+        help="one PNG at --out instead: clips, or looks of a family; and what changes a frame",
+    )
     data.add_argument("--clips", type=_count, default=16, metavar="N", help="default %(default)s")
     data.add_argument("--frames", type=_count, default=16, metavar="N", help="of a clip; default %(default)s")
 
     train = command("train", "train a world, one stage or all", _source, _device, _json)
-    train.add_argument("stage", choices=("tokenizer", "actions", "keys", "decoder", "dynamics", "all"))
+    train.add_argument("stage", help="a stage, such as tokenizer or dynamics, or all, in order")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="resumes from what is there")
+    train.add_argument("--from", type=Path, dest="start", metavar="DIR", help="go on from a --report, if --out is new")
+    train.add_argument("--report", type=Path, metavar="DIR", help="leave weights, metrics, samples, a summary there")
     train.add_argument("--steps", type=_count, metavar="N", help="of each stage (default: the preset's)")
-    train.add_argument("--minutes", type=float, metavar="M", help="stop cleanly after so many; run it again to go on")
+    train.add_argument("--plan", type=_minutes, metavar="M", help="minutes of all stages and runs together: sets steps")
+    train.add_argument(
+        "--minutes", type=_minutes, metavar="M", help="stop cleanly after so many; run it again to go on"
+    )
+    train.add_argument("--ungated", action="store_true", help="go on where a stage misses its stop value")
+    train.add_argument("--workers", type=_workers, metavar="N", help="processes that make clips (default: by cores)")
+    train.add_argument(
+        "--pool", type=_workers, metavar="N", help="clips on the device, 0 for none (default: by device)"
+    )
     train.add_argument("--recipe", default="default", choices=("default", "paper"), help="default: %(default)s")
 
     train.add_argument(
@@ -214,6 +230,20 @@ def _grid(text: str) -> tuple[int, int]:
     if not (rows.isdecimal() and columns.isdecimal() and 0 < int(rows) < 1000 and 0 < int(columns) < 1000):
         raise argparse.ArgumentTypeError(f"{text!r} is not ROWSxCOLUMNS, such as 9x16")
     return int(rows), int(columns)
+
+
+def _workers(text: str) -> int | None:
+    return None if text == "auto" else 0 if text == "0" else _count(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
 
 
 def _seed(text: str) -> int:

@@ -265,11 +265,22 @@ def _recover(args: argparse.Namespace) -> int:
 
 def _data(args: argparse.Namespace) -> int:
     from genie_play.config import preset
-    from genie_play.data import clips, video
+    from genie_play.data import clips, sheets, video
     from genie_play.media import pictures
 
     size = preset(args.preset).size
     source = clips.open_source(args.source, size, args.seed)
+    if args.sheet:
+        calm = clips.PLATFORMERS.get(str(args.source), False)
+        picture = pictures.save_png(args.out, sheets.sheet(args.sheet, source, args.seed, calm))
+        found = sheets.figures(source)
+        lines = [
+            str(picture),
+            f"copying the last frame: {found.copy_psnr:.1f} dB; still frames {found.still:.1%}; "
+            f"pixels that change {found.changed:.1%}, patches of 8 x 8 {found.moved_tokens:.1%}",
+        ]
+        _show(args, {"sheet": picture, **asdict(found)}, lines)
+        return 0
     out = _new_folder(args.out)
     with _bar(args.clips, "data") as step:
         for number in range(args.clips):
@@ -292,20 +303,26 @@ def _train(args: argparse.Namespace) -> int:
         file = upper_bound.train(args.true_actions, args.out, args.steps, args.minutes, args.device, args.seed)
         _show(args, {"world": file, "true_actions": True}, [str(file)])
         return 0
-    from genie_play.train import loop
+    from genie_play.train import run
 
-    file = loop.train(
+    found = run.run(
         args.stage,
         args.preset,
         args.source,
         args.out,
-        steps=args.steps,
+        start=args.start,
+        report=args.report,
+        gated=not args.ungated,
         minutes=args.minutes,
+        steps=args.steps,
+        plan=args.plan,
         device=args.device,
         recipe=args.recipe,
         seed=args.seed,
+        workers=args.workers,
+        pool=args.pool,
     )
-    _show(args, {"world": file}, [str(file)])
+    _show(args, found, [str(found["world"])])
     return 0
 
 

@@ -299,6 +299,9 @@ TRAINING: dict[str, TrainConfig] = {
     ),
 }  # fmt: skip
 
+# of the minutes of a plan (`train --plan`), to each stage; they need not add up to anything
+SHARES: dict[str, float] = {"tokenizer": 28, "actions": 10, "keys": 6, "decoder": 10, "dynamics": 46}
+
 
 def preset(name: str) -> WorldConfig:
     """The world config of that name; GenieError lists the names."""

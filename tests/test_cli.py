@@ -369,6 +369,18 @@ def test_data(capsys, tmp_path):
     assert run(capsys, *words)[1].splitlines()[0].endswith("clips-2")  # not among those that are there
 
 
+def test_data_as_a_sheet(capsys, tmp_path):
+    words = ("data", "--preset", "tiny", "--sheet", "clips", "--out", tmp_path / "sheet.png")
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "still frames" in out
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size == (2 * 8 * 34, 2 * 6 * 26)
+    assert "no photo looks" in fails(
+        capsys, "data", "--source", "platformer-calm", "--sheet", "photo", "--out", tmp_path / "x.png"
+    )
+
+
 def test_doctor(capsys, monkeypatch):
     code, out, _ = run(capsys, "doctor", "--json")
     result = json.loads(out)

@@ -23,7 +23,8 @@ FLOORS = {
 # what a room may use of its own floor
 INSIDE = {
     "config": {"types"}, "schedule": {"philox"}, "paths": {"types"}, "session": {"media"}, "data": {"media"},
-    "eval": {"train"}, "compare": {"world"}, "cli": {"world", "compare", "arguments"}, "__main__": {"cli"},
+    "eval": {"train"}, "train": {"eval"}, "compare": {"world"},
+    "cli": {"world", "compare", "arguments"}, "__main__": {"cli"},
 }  # fmt: skip
 # the client starts its engine by name in a child process; process.py itself knows no torch
 EXCEPTIONS = {("play", "engine.process")}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
 import pytest
 from engine_conformance import check_engine, same
 
-from genie_play.data import clips, game, levels, looks
-from genie_play.data.clips import PlatformerSource, Prefetch, contact_sheet, open_source
+from genie_play import arguments
+from genie_play.data import clips, game, levels, looks, sheets, terrains
+from genie_play.data.clips import PlatformerSource, contact_sheet, open_source
 from genie_play.data.game import Platformer
 from genie_play.data.platformer import PlatformerEngine, with_truth
 from genie_play.types import Frame, History, Move, Prompt, SourceError
@@ -25,9 +25,10 @@ def source() -> PlatformerSource:
     return PlatformerSource(SIZE, seed=5, n_looks=4)
 
 
-def games(count: int, size: tuple[int, int] = SIZE, enemies: bool = False) -> Platformer:
-    wardrobe = looks.Wardrobe([("pixel", 0), ("flat", 1), ("sketch", 2)], game.tile_size(size[0]))
-    return Platformer(np.arange(count, dtype=np.uint64), np.arange(count) % 3, wardrobe, size, enemies)
+def games(count: int, size: tuple[int, int] = SIZE, enemies: bool = False, **cameras: np.ndarray) -> Platformer:
+    seeds = [("pixel", 0), ("flat", 1), ("sketch", 2), ("painted", 3), ("photo", 4)]
+    wardrobe = looks.Wardrobe(seeds, game.tile_size(size[0]), lit=False)
+    return Platformer(np.arange(count, dtype=np.uint64), np.arange(count) % 5, wardrobe, size, enemies, **cameras)
 
 
 def free(game: Platformer) -> np.ndarray:
@@ -63,6 +64,46 @@ def test_levels_hold_what_was_asked_for():
     assert (np.abs(np.diff(ground, axis=1, append=ground[:, :1])) <= 2).mean() > 0.99
 
 
+def test_kinds_of_land_are_pure_in_their_seed_and_golden(golden):
+    seeds = np.arange(64, dtype=np.uint64)
+    drawn = seeds % 2 == 1
+    built, kinds = terrains.build(seeds, drawn), terrains.kinds(seeds, drawn)
+    assert set(kinds) == set(range(len(terrains.KINDS)))
+    assert (kinds[~drawn] != terrains.KINDS.index("paper")).all()
+    alone = terrains.build(seeds[7:9], drawn[7:9])
+    np.testing.assert_array_equal(built.tiles[7:9], alone.tiles)
+    np.testing.assert_array_equal(built.backs[7:9], alone.backs)
+    rows = (np.arange(levels.ROWS)[:, None] + np.arange(levels.COLS)) % levels.VARIANTS
+    ground = (built.tiles >= levels.GROUND) & (built.tiles < levels.CRATE)
+    variant = (built.tiles - levels.GROUND) // 16
+    assert (variant == rows)[ground].all()
+    # one coin a column at most, and `coins` says where
+    assert ((built.tiles == levels.COIN).sum(1) == (built.coins >= 0)).all()
+    golden("terrains", [[int(kind), int(sum_)] for kind, sum_ in zip(kinds, built.tiles.sum((1, 2)), strict=True)])
+
+
+def test_each_kind_of_land_is_what_it_says():
+    seeds = np.arange(400, dtype=np.uint64)
+    drawn = seeds % 2 == 1
+    built = terrains.build(seeds, drawn)
+    kinds = np.array(terrains.KINDS)[terrains.kinds(seeds, drawn)]
+
+    def mean(kind: str, *codes: int) -> float:
+        return float(np.isin(built.tiles[kinds == kind], codes).mean((1, 2)).mean())
+
+    things = range(levels.CRATE, levels.N_TILES)
+    # a sheet of paper is mostly empty; the sky holds most ledges, rooms and towers most ladders
+    assert all(mean("paper", *things) < 0.65 * mean(kind, *things) for kind in terrains.SCENES)
+    ledges = range(levels.LEDGE, levels.LADDER)
+    assert all(mean("sky", *ledges) > mean(kind, *ledges) for kind in terrains.KINDS if kind != "sky")
+    assert min(mean("rooms", levels.LADDER), mean("towers", levels.LADDER)) > 1.3 * mean("hills", levels.LADDER)
+    steps = {kind: np.abs(np.diff(built.ground[kinds == kind], axis=1)).mean() for kind in terrains.KINDS}
+    assert steps["flats"] < 0.75 * steps["hills"] < steps["stairs"]
+    roof = levels.SOLID[built.tiles[:, 5]].mean(1)
+    assert roof[kinds == "caves"].mean() > 0.8
+    assert roof[kinds == "paper"].mean() == 0
+
+
 @pytest.mark.parametrize(("size", "half"), [((24, 32), 4), ((64, 64), 4), ((90, 160), 6)])
 def test_every_key_moves_as_promised(size, half):
     play = games(96, size)
@@ -96,12 +137,20 @@ def test_a_jump_takes_eight_ticks_and_ends_when_the_key_is_let_go():
         assert (start.y - play.state().y == height).all()
 
 
+def _whole(tiles: np.ndarray, ladders: np.ndarray) -> bool:
+    """Whether the column of the first ladder holds nothing but it, from a top to something solid."""
+    col = ladders[0, 1]
+    rows = ladders[ladders[:, 1] == col, 0]
+    ends = tiles[rows[0] - 1, col] == levels.LADDER_TOP and levels.SOLID[tiles[rows[-1] + 1, col]]
+    return bool(ends and len(rows) == rows[-1] - rows[0] + 1)
+
+
 def test_ladders_ledges_and_coins():
     play = games(64)
     s = play.state()
     # put each avatar at the foot of its level's first ladder
     found = [np.argwhere(tiles == levels.LADDER) for tiles in s.tiles]
-    keep = [i for i, places in enumerate(found) if len(places)]
+    keep = [i for i, places in enumerate(found) if len(places) and _whole(s.tiles[i], places)]
     assert len(keep) > 30
     play = play.take(np.array(keep))
     s = play.state()
@@ -134,11 +183,11 @@ def test_ladders_ledges_and_coins():
 
 @pytest.mark.parametrize("enemies", [False, True])
 def test_nobody_gets_stuck_in_rock_or_leaves_the_level(enemies):
-    play = games(64, enemies=enemies)
+    play = games(160, enemies=enemies)
     rng = np.random.default_rng(0)
-    travelled = np.zeros(64)
+    travelled = np.zeros(160)
     for _ in range(300):
-        play.step(rng.choice(8, 64, p=[0.1, 0.05, 0.3, 0.1, 0.05, 0.3, 0.05, 0.05]))
+        play.step(rng.choice(8, 160, p=[0.1, 0.05, 0.3, 0.1, 0.05, 0.3, 0.05, 0.05]))
         s = play.state()
         for row in ((s.y - 3) >> 1, (s.y - 1) >> 1):
             assert not levels.SOLID[play.codes(row, s.x >> 1)].any()
@@ -182,6 +231,74 @@ def test_pictures_and_masks_of_every_size(size):
     y, x = (axis.mean() for axis in np.nonzero(mask)[1:])
     assert abs(x - size[1] / 2) < 2
     assert abs(y - size[0] / 2) < tile
+
+
+def test_a_camera_off_the_middle_shows_the_same_world():
+    shift = np.array([[2, 0], [-3, 1], [0, -2], [3, 3], [0, 0]] * 2)
+    plain, moved = games(10, (64, 96)), games(10, (64, 96), shift=shift)
+    for key in (2, 5, 5, 4, 0, 1):
+        for play in (plain, moved):
+            play.step(np.full(10, key))
+        np.testing.assert_array_equal(plain.state().x, moved.state().x)
+        a, b, mask_a, mask_b = plain.render(), moved.render(), plain.mask(), moved.mask()
+        for i, (x, y) in enumerate(4 * shift):
+            here = (slice(12, 52), slice(12, 84))
+            there = (slice(12 + y, 52 + y), slice(12 + x, 84 + x))
+            np.testing.assert_array_equal(mask_a[i][here], mask_b[i][there])
+            # a slow backdrop moves against the ground, not against its camera
+            np.testing.assert_array_equal(a[i][here], b[i][there])
+
+
+def test_a_camera_that_waits_keeps_the_picture_until_the_avatar_is_far():
+    play = games(40, (64, 64), roam=np.tile([5, 4], (40, 1)))
+    start, middle = play.render(), play.mask()
+    moved = np.zeros(40, np.int64)
+    stayed = 0
+    for _ in range(12):
+        play.step(np.full(40, 2))
+        moved += play.state().dx
+        s = play.state()
+        assert (np.abs(s.x - s.seen_x) <= 5).all()
+        assert (np.abs(s.y - s.seen_y) <= 4).all()
+        now, mask = play.render(), play.mask()
+        near = (moved <= 5) & (moved > 0) & (s.seen_y == games(40).state().y)
+        taken = np.array([(play.state().tiles[i] == levels.COIN).sum() for i in range(40)])
+        same_coins = taken == (games(40).state().tiles == levels.COIN).sum((1, 2))
+        for i in np.flatnonzero(near & same_coins):
+            rest = ~(middle[i] | mask[i])
+            rest[:, 1:] &= rest[:, :-1]
+            rest[1:] &= rest[:-1]
+            apart = np.abs(now[i].astype(int) - start[i]).max(-1)
+            assert (apart[rest] > 40).mean() < 0.01
+            # the mask goes where the avatar went
+            assert (mask[i] != middle[i]).any()
+            stayed += 1
+    assert stayed > 60
+
+
+def test_sources_move_the_camera_only_when_asked():
+    still = PlatformerSource((64, 64), n_looks=2)
+    assert not still.games(0, 64)[0].shift.any()
+    assert not still.games(0, 64)[0].roam.any()
+    play = PlatformerSource((64, 64), n_looks=2, shifted=0.35, still=0.1).games(0, 2000)[0]
+    shares = play.shift.any(1).mean(), play.roam.any(1).mean()
+    # 2000 draws: five standard deviations are 0.053 and 0.034; a shift of nothing at all is drawn too
+    assert shares == (pytest.approx(0.345, abs=0.06), pytest.approx(0.1, abs=0.034))
+    assert not (play.shift.any(1) & play.roam.any(1)).any()
+    assert np.abs(play.shift).max(0).tolist() == [3, 3]
+    calm, full = open_source("platformer-calm", (64, 64)), open_source("platformer", (64, 64))
+    assert not calm.games(0, 64)[0].shift.any()
+    assert full.games(0, 64)[0].shift.any()
+
+
+def test_the_calm_source_is_what_the_shipped_world_learned_from(golden):
+    sums = []
+    for split in ("train", "held-out"):
+        source = PlatformerSource((64, 64), seed=3, split=split, calm=True, enemies=split == "train")
+        batch = source.batch(1, 24, 8).astype(np.int64)
+        weights = np.arange(1, 64 * 64 * 3 + 1).reshape(64, 64, 3) % 251
+        sums.append((batch[:, ::3] * weights).sum((-3, -2, -1)).ravel().tolist())
+    golden("calm", sums)
 
 
 def test_batches_are_pure_and_truth_belongs_to_them(source):
@@ -235,6 +352,8 @@ def test_held_out_is_disjoint():
     unseen = PlatformerSource(SIZE, split="held-out", n_looks=4)
     assert not set(train.wardrobe.seeds) & set(unseen.wardrobe.seeds)
     assert not set(looks.TRAIN) & set(looks.HELD_OUT)
+    # looks of all families, none of a seed that training sees
+    assert {family for family, _ in unseen.wardrobe.seeds} == set(looks.FAMILIES)
     # levels: even seeds to train on, odd ones to test on
     assert (train.games(0, 32)[0].seeds % 2 == 0).all()
     assert (unseen.games(0, 32)[0].seeds % 2 == 1).all()
@@ -251,23 +370,31 @@ def test_sources_by_name(tmp_path):
     assert sheet.shape == (2 * 26, 3 * 42, 3)
 
 
-def test_prefetch_gives_the_batches_in_order_and_stops(source):
-    with Prefetch(source, 2, 3, start=7) as batches:
-        for step in (7, 8, 9):
-            np.testing.assert_array_equal(next(batches), source.batch(step, 2, 3))
-        assert [thread.name for thread in threading.enumerate()].count("prefetch") == 1
-    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
-    with pytest.raises(StopIteration):
-        next(batches)
+def test_sheets_and_figures(source):
+    assert arguments.SHEETS == sheets.SHEETS
+    for what in ("clips", "photo"):
+        picture = sheets.sheet(what, source, enlarge=1)
+        assert picture.std() > 20
+    assert sheets.looks_sheet("sketch", 2, 3).shape == (2 * 66, 3 * 66, 3)
+    with pytest.raises(SourceError, match="calm source has no photo looks"):
+        sheets.sheet("photo", source, calm=True)
 
-    class Broken:
-        fps, size = 10.0, SIZE
+    class Slide:
+        """A bar that moves every other tick."""
+
+        fps, size = 10.0, (16, 16)
 
         def batch(self, step: int, clips: int, frames: int) -> clips.Clips:
-            raise SourceError("the film tore; splice it")
+            out = np.zeros((clips, frames, 16, 16, 3), np.uint8)
+            for t in range(frames):
+                out[:, t, :, t // 2] = 255
+            return out
 
-    with pytest.raises(SourceError, match="tore"), Prefetch(Broken(), 1, 2) as batches:
-        next(batches)
+    found = sheets.figures(Slide(), clips=2, frames=5)
+    assert found.still == 0.5
+    assert found.changed == pytest.approx(0.5 * 2 / 16)
+    assert found.moved_tokens == pytest.approx(0.25)
+    assert found.copy_psnr == pytest.approx(-10 * np.log10(0.5 * 2 / 16))
 
 
 def scene(size: tuple[int, int], seed: int = 0, count: int = 1) -> Prompt:
@@ -325,7 +452,7 @@ def test_painting_builds_and_digs():
     engine.reset(prompt, 4)
     before = engine.step(0)
     ground, sky = before.pixels[-4, 30], before.pixels[2, 30]
-    colours = looks.palette(looks.FAMILIES[before.tokens[0]], int(before.tokens[1]))
+    colours = looks.palette(looks.FAMILIES[before.tokens[0]], int(before.tokens[1]) | int(before.tokens[2]) << 16)
     painted = before.pixels.copy()
     painted[40:] = colours["sky1"]
     dug = engine.edit(painted)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +19,11 @@ import torch
 from safetensors.torch import load_file
 
 from genie_play import checkpoint
-from genie_play.config import StageConfig
 from genie_play.data.clips import PlatformerSource
 from genie_play.nn.genie import load_genie
+from genie_play.nn.keys import Keys
+from genie_play.nn.quantize import Quantizer
+from genie_play.paths import ROOT
 from genie_play.train import loop, stages
 from genie_play.types import GenieError
 
@@ -170,15 +180,6 @@ def _not_a_number(genie, frames, step):
     return outcome
 
 
-def test_rate_warms_up_holds_and_falls_to_zero():
-    config = StageConfig(100, 1, 1, warmup=0.1, decay=0.2)
-    rates = [loop.learning_rate(step, config) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9:80] == [1.0] * 71
-    assert rates[80:] == sorted(rates[80:], reverse=True)
-    assert rates[99] == pytest.approx(0.05)
-
-
 def test_masks_and_corruption():
     step = stages.Step(0, 10, torch.Generator().manual_seed(1))
     mask = stages.draw_mask((40, 20, 30), step)
@@ -192,3 +193,96 @@ def test_masks_and_corruption():
     assert changed[levels[:, 0] == 4].mean() > changed[levels[:, 0] == 1].mean()
     assert 0.35 < (levels[:, 0] == 0).float().mean() < 0.65
     assert changed.max() <= 0.35
+
+
+class Elsewhere(stages.Step):
+    """A step whose random numbers are on a device that cannot be asked for them."""
+
+    def rand(self, *shape, device="cpu"):
+        return torch.rand(*shape, device="meta")
+
+
+@pytest.mark.parametrize("stage", stages.STAGES)
+def test_a_step_waits_for_no_gpu(on_eight, tmp_path, monkeypatch, stage):
+    """Tensors without data stand for those of a GPU: whoever looks into one, as `.item()` or a mask would, fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    trainer = loop.Trainer(replace(stages.STAGES[stage], needs=()), loop.Run(tmp_path, "tiny", "x"))
+    trainer.genie.train().to("meta")
+    for module in trainer.genie.modules():
+        if isinstance(module, Quantizer):
+            module.started.fill_(1)
+        if isinstance(module, Keys):
+            module.chosen.fill_(1)
+    trainer.device = torch.device("meta")
+    trainer.average = [copy.deepcopy(learner) for learner in trainer.learners]
+    trainer.optimisers = loop.make_optimisers(trainer.learners, trainer.config)
+    trainer.trouble = trainer.trouble.to("meta")
+    monkeypatch.setattr(trainer, "_step", lambda: Elsewhere(trainer.step, trainer.config.steps, torch.Generator()))
+    frames = torch.empty(8, trainer.config.frames, *SIZE, 3, dtype=torch.uint8, device="meta")
+    for step in (10, loop.LOG_EVERY * 5 - 1, trainer.config.steps - 1):
+        trainer.step = step
+        trainer.learn(frames)
+    with pytest.raises(RuntimeError, match="meta"):
+        trainer.check()  # this one does ask: the test can fail
+
+
+def test_on_a_gpu_a_bad_loss_is_noticed_later_and_named_by_its_step(on_eight, tmp_path, monkeypatch):
+    poison = replace(stages.STAGES["tokenizer"], loss=lambda genie, frames, step: _bad_from(7, genie, frames, step))
+    trainer = loop.Trainer(poison, loop.Run(tmp_path, "tiny", "x", steps=30))
+    trainer.genie.train()
+    check = trainer.check
+    monkeypatch.setattr(trainer, "check", lambda: None)  # as in the steps between two looks on a GPU
+    for _ in range(5):
+        trainer.take_step()
+    trainer.save()
+    good = load_file(trainer.state_file)
+    for _ in range(6):
+        trainer.take_step()
+    monkeypatch.setattr(trainer, "check", check)
+    with pytest.raises(GenieError, match=rf"tokenizer at step 7 is not a number.*{trainer.state_file.name}"):
+        trainer.save()
+    kept = load_file(trainer.state_file)
+    assert int(kept["step"]) == 5
+    assert all(torch.equal(kept[name], good[name]) for name in good)
+
+
+def _bad_from(first, genie, frames, step):
+    return (stages.tokenizer_loss if step.index < first else _not_a_number)(genie, frames, step)
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    words = ["train", "tokenizer", "--preset", "tiny", "--source", "platformer-calm", "--steps", "16", "--out", "out"]
+    command = (
+        "import sys; from genie_play.train import loop; loop.SAVE_SECONDS = 0.0; from genie_play.cli import main; "
+    )
+    command += f"sys.exit(main({words}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    state = loop.state_file(tmp_path / "out", "tokenizer")
+    while not state.exists() and child.poll() is None:
+        time.sleep(0.02)
+    child.kill()
+    assert child.wait() == -signal.SIGKILL
+    assert 0 < int(load_file(state)["step"]) < 16
+    loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "out", steps=16)
+    loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "whole", steps=16)
+    a, b = (load_file(loop.state_file(tmp_path / name, "tokenizer")) for name in ("out", "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_workers_and_pools_change_no_more_than_they_say(tmp_path, caplog):
+    """Workers never change what is trained; a pool does, and stays with the run."""
+    made = {}
+    for name, options in {
+        "alone": {"workers": 0},
+        "fed": {"workers": 2},
+        "pool": {"workers": 2, "pool": 64},
+        "again": {"workers": 0, "pool": 64},
+    }.items():
+        loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / name, steps=4, minutes=1e-4, **options)
+        loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / name, steps=4, workers=0)
+        made[name] = load_file(loop.world_file(tmp_path / name))
+    for a, b, same in (("alone", "fed", True), ("pool", "again", True), ("alone", "pool", False)):
+        assert all(torch.equal(made[a][n], made[b][n]) for n in made[a]) is same
+    with pytest.raises(GenieError, match="other settings"):
+        loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "pool", steps=4, pool=0)

@@ -159,7 +159,23 @@ def test_what_cannot_be_used_is_left_out_and_counted(tmp_path, caplog):
     assert {mark // 80 for mark in marks} == {0, 2, 3}  # also what is left of the cut and the mixed one
     assert source.skipped == 5
     assert len(caplog.records) == 1
-    assert "left out" in caplog.text
+    assert "3 files left out so far" in caplog.text
+    assert source.left_out == {
+        tmp_path / "broken.gif": "unreadable",
+        tmp_path / "tiny.gif": "smaller than 8 pixels",
+        tmp_path / "still.gif": "a single picture",
+        mixed / "00004.png": "9x9 in a folder of 32x24",
+        mixed / "00007.png": "unreadable",
+    }
+    for name, why in (("broken.gif", "unreadable"), ("tiny.gif", "smaller than 8 pixels"), ("still.gif", "a single")):
+        assert f"{name} ({why}" in caplog.text
+
+
+def test_of_many_that_are_left_out_a_few_are_named(tmp_path):
+    for n in range(7):
+        (tmp_path / f"{n}.gif").write_bytes(b"GIF89a nothing")
+    with pytest.raises(SourceError, match=r"none of the 7 files in .*: 0.gif \(unreadable\), 1.gif .* and 4 more$"):
+        FolderSource(tmp_path, SIZE)
 
 
 def test_nothing_to_read_says_so(tmp_path):

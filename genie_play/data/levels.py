@@ -1,6 +1,7 @@
 """Levels of the platformer: tile maps and backdrops as a pure function of a 64-bit seed, many at once.
 
-Knows tiles by code only; what they look like is `looks`, what they do to an avatar is `platformer`.
+Knows tiles by code only; what they look like is `looks`, what they do to an avatar is `game`. Here are the rolling
+hills of the calm source; `terrains` has more kinds of land, made of the parts below.
 A level is a cylinder: columns wrap, rows above are sky and rows below are rock, so that a world never ends.
 """
 
@@ -14,19 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 Codes = NDArray[np.uint8]
 Seeds = NDArray[np.uint64]
 Ints = NDArray[np.int32]
+Share = float | NDArray[np.float64]  # of all games, or of each, (B, 1)
 
 ROWS, COLS, SLOT = 28, 128, 8  # tiles; a slot is a stretch of columns with one arrangement of platforms
 HORIZON = 19  # the row that the backdrop stands on
 
 # tile codes; ground is GROUND + 16 * variant + mask of open sides (1 north, 2 east, 4 south, 8 west)
-EMPTY, GROUND, CRATE, BRICK, LEDGE, LADDER, LADDER_TOP, COIN = 0, 1, 33, 34, 35, 39, 40, 41
-TUFT, BUSH, ROCK, TRUNK, CROWN, FENCE, POOL, FLOWER = 42, 43, 44, 45, 46, 47, 48, 49
-N_TILES = 50
+EMPTY, GROUND, CRATE, BRICK, LEDGE, LADDER, LADDER_TOP, COIN = 0, 1, 65, 66, 67, 71, 72, 73
+TUFT, BUSH, ROCK, TRUNK, CROWN, FENCE, POOL, FLOWER = 74, 75, 76, 77, 78, 79, 80, 81
+N_TILES, VARIANTS = 82, 4
 NORTH, EAST, SOUTH, WEST = 1, 2, 4, 8
 
-# backdrop codes; SKY + 2 * band + column parity, CLOUD + 3 * band + part, FAR_TOP + (1: falls to the left, 2: right)
-SKY, STAR, CLOUD, FAR, FAR_MARK, FAR_TOP = 0, 6, 9, 18, 20, 21
-N_BACKS = 25
+# backdrop codes; SKY + 2 * band + column parity, CLOUD + 3 * band + part, FAR_TOP + (1: falls to the left, 2: right),
+# SUN + quarter
+SKY, STAR, CLOUD, FAR, FAR_MARK, FAR_TOP, SUN = 0, 6, 9, 18, 20, 21, 25
+N_BACKS = 29
 
 _CODES = np.arange(N_TILES)
 SOLID = (_CODES >= GROUND) & (_CODES < LEDGE)
@@ -61,28 +64,39 @@ def uniforms(seeds: Seeds, salt: int, index: ArrayLike) -> NDArray[np.float32]:
 
 
 def build(seeds: Seeds, calm: bool = False) -> Levels:
-    """Build the levels of seeds (B,); calm ones have the same ground and half the furniture."""
-    height = _hills(seeds, 0, low=0, high=7, p_step=0.24)
-    height, pool = _carve_pools(seeds, height)
-    crates = _crates(seeds, height, pool)
+    """Build hills of seeds (B,); calm ones have the same ground and half the furniture."""
+    height = hills(seeds, 0, low=0, high=7, p_step=0.24)
+    height, pool = carve_pools(seeds, height)
+    crates = stack_crates(seeds, height, pool)
     ground = (22 - height - crates).astype(np.int32)
-    rows = np.arange(ROWS)[:, None]
 
     tiles = np.zeros((len(seeds), ROWS, COLS), np.uint8)
-    rock = rows >= (22 - height)[:, None, :]
-    top = _platforms(seeds, tiles, ground)
-    rock |= rows <= _ceiling(seeds, top)[:, None, :]
-    _furnish(seeds, tiles, ground, pool | (crates > 0), 0.5 if calm else 1.0)
-    coins = _coins(seeds, tiles, ground)
+    rock = np.arange(ROWS)[:, None] >= (22 - height)[:, None, :]
+    top = platforms(seeds, tiles, ground)
+    roofed = uniforms(seeds, 15, [0]) < 0.25
+    rock |= np.arange(ROWS)[:, None] <= np.where(roofed, ceiling(seeds, top), -1)[:, None, :]
+    furnish(seeds, tiles, ground, pool | (crates > 0), 0.5 if calm else 1.0)
+    coins = hang_coins(seeds, tiles, ground)
+    settle(tiles, rock, ground, pool, crates)
+    variant = uniforms(seeds, 40, np.arange(ROWS * COLS)).reshape(tiles.shape) < 0.25
+    np.add(tiles, np.uint8(16), out=tiles, where=variant & (tiles >= GROUND) & (tiles < CRATE))
+    return Levels(tiles, backdrop(seeds, calm), ground, seen_coins(tiles, coins))
+
+
+def settle(tiles: Codes, rock: NDArray[np.bool_], ground: Ints, pool: NDArray[np.bool_], crates: Ints) -> None:
+    """Put water, crates and rock over what was furnished, in place, and give rock its edges."""
+    rows = np.arange(ROWS)[:, None]
     np.copyto(tiles, np.uint8(POOL), where=(rows == ground[:, None, :] - 1) & pool[:, None, :])
     stacked = (rows >= ground[:, None, :]) & (crates > 0)[:, None, :]
     np.copyto(tiles, np.uint8(CRATE), where=stacked)
     np.copyto(tiles, np.uint8(GROUND), where=rock)
     autotile(tiles)
-    variant = uniforms(seeds, 40, np.arange(ROWS * COLS)).reshape(tiles.shape) < 0.25
-    np.add(tiles, np.uint8(16), out=tiles, where=variant & (tiles >= GROUND) & (tiles < CRATE))
-    coins = np.where(np.take_along_axis(tiles, np.maximum(coins, 0)[:, None, :], 1)[:, 0] == COIN, coins, -1)
-    return Levels(tiles, _backdrop(seeds, calm), ground, coins.astype(np.int32))
+
+
+def seen_coins(tiles: Codes, coins: Ints) -> Ints:
+    """The rows of coins that nothing has covered, -1 elsewhere, (B, COLS)."""
+    found = np.take_along_axis(tiles, np.maximum(coins, 0)[:, None, :], 1)[:, 0]
+    return np.where(found == COIN, coins, -1).astype(np.int32)
 
 
 def autotile(tiles: Codes) -> None:
@@ -93,29 +107,34 @@ def autotile(tiles: Codes) -> None:
     mask[:, 1:] |= open_[:, :-1] * np.uint8(NORTH)
     mask[:, :-1] |= open_[:, 1:] * np.uint8(SOUTH)
     mask |= np.roll(open_, -1, 2) * np.uint8(EAST) | np.roll(open_, 1, 2) * np.uint8(WEST)
-    coded = ((tiles - np.uint8(GROUND)) & np.uint8(16)) + mask + np.uint8(GROUND)
+    coded = ((tiles - np.uint8(GROUND)) & np.uint8(48)) + mask + np.uint8(GROUND)
     np.copyto(tiles, coded, where=ground)
 
 
-def _hills(seeds: Seeds, salt: int, low: int, high: int, p_step: float) -> Ints:
+def hills(seeds: Seeds, salt: int, low: ArrayLike, high: ArrayLike, p_step: Share) -> Ints:
     """Heights (B, COLS) in steps of one or two, folded into [low, high]; the seam of the cylinder closes."""
-    cols = np.arange(COLS)
+    cols, low, high = np.arange(COLS), np.asarray(low), np.asarray(high)
     edge = uniforms(seeds, salt, cols) < p_step
     edge[:, 1:] &= ~edge[:, :-1]
     step = np.array([-2, -1, -1, 1, 1, 2])[(uniforms(seeds, salt + 1, cols) * 6).astype(np.int64)]
     start = (uniforms(seeds, salt + 2, [0]) * 2 * (high - low)).astype(np.int64)
     walk = (start + np.cumsum(step * edge, 1)) % (2 * (high - low))
     height = low + np.minimum(walk, 2 * (high - low) - walk)
-    slack = (COLS - cols) // 2 + 1
+    return close_seam(height)
+
+
+def close_seam(height: NDArray[np.int64]) -> Ints:
+    """Heights whose last columns come down or up to the first, two at a time."""
+    slack = (COLS - np.arange(COLS)) // 2 + 1
     closed: Ints = np.clip(height, height[:, :1] - slack, height[:, :1] + slack).astype(np.int32)
     return closed
 
 
-def _carve_pools(seeds: Seeds, height: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+def carve_pools(seeds: Seeds, height: Ints, share: Share = 0.7) -> tuple[Ints, NDArray[np.bool_]]:
     """Dig pools two tiles deep and two or three wide into flat ground; return heights and which columns are pools."""
     pool = np.zeros(height.shape, bool)
     slots = np.arange(COLS // SLOT)
-    wanted = uniforms(seeds, 5, slots) < 0.7
+    wanted = uniforms(seeds, 5, slots) < share
     width = 2 + (uniforms(seeds, 6, slots) < 0.5)
     first = slots * SLOT + 2 + (uniforms(seeds, 7, slots) * 2).astype(np.int64)  # (B, slots)
     games = np.arange(len(seeds))[:, None]
@@ -128,7 +147,7 @@ def _carve_pools(seeds: Seeds, height: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     return height - np.int32(2) * pool.astype(np.int32), pool
 
 
-def _crates(seeds: Seeds, height: Ints, pool: NDArray[np.bool_]) -> Ints:
+def stack_crates(seeds: Seeds, height: Ints, pool: NDArray[np.bool_]) -> Ints:
     """How many crates (0 to 2) stand on each column: on flat ground only, so that each can be jumped."""
     chance = uniforms(seeds, 8, np.arange(COLS))
     flat = (np.roll(height, 1, 1) == height) & (np.roll(height, -1, 1) == height)
@@ -137,12 +156,16 @@ def _crates(seeds: Seeds, height: Ints, pool: NDArray[np.bool_]) -> Ints:
     return stacks
 
 
-def _platforms(seeds: Seeds, tiles: Codes, ground: Ints) -> Ints:
-    """Hang one or two platforms over each slot, with a ladder where they hang high; return the highest row used."""
+def platforms(seeds: Seeds, tiles: Codes, ground: Ints, share: Share = 1.0) -> Ints:
+    """Hang one or two platforms over each slot, with a ladder where they hang high; return the highest row used.
+
+    With a `share` below one fewer slots have any.
+    """
     n = COLS // SLOT
     slots = np.arange(n)
     games = np.arange(len(seeds))[:, None]
     kind, where, length = (uniforms(seeds, salt, slots) for salt in (10, 11, 12))
+    kind /= np.asarray(share, np.float32)
     span = 2 + (length * 4).astype(np.int64)  # 2 to 5 tiles
     first = slots * SLOT + 1 + (where * (SLOT - span - 1)).astype(np.int64)
     peak = ground.reshape(-1, n, SLOT).min(-1)  # the highest ground of the slot
@@ -172,21 +195,20 @@ def _platforms(seeds: Seeds, tiles: Codes, ground: Ints) -> Ints:
     return np.repeat(top, SLOT, 1).astype(np.int32)
 
 
-def _ceiling(seeds: Seeds, top: Ints) -> Ints:
-    """The lowest row of the roof over each column, -1 under open sky; one level in four has one."""
+def ceiling(seeds: Seeds, top: Ints) -> Ints:
+    """The lowest row of a roof over each column."""
     cols = np.arange(COLS)
-    roofed = uniforms(seeds, 15, [0]) < 0.25
     # no roof lower than four tiles above what stands in a slot or its neighbours
     lowest = np.minimum(np.minimum(np.roll(top, SLOT, 1), top), np.roll(top, -SLOT, 1)) - 4
     bumps = (uniforms(seeds, 16, cols // 3) * 2).astype(np.int32)
-    return np.where(roofed, lowest - bumps, -1).astype(np.int32)
+    return (lowest - bumps).astype(np.int32)
 
 
-def _furnish(seeds: Seeds, tiles: Codes, ground: Ints, taken: NDArray[np.bool_], density: float) -> None:
+def furnish(seeds: Seeds, tiles: Codes, ground: Ints, taken: NDArray[np.bool_], density: Share) -> None:
     """Stand plants, rocks, fences and trees on free ground."""
     cols = np.arange(COLS)
     games = np.arange(len(seeds))[:, None]
-    pick = uniforms(seeds, 20, cols) / density
+    pick = uniforms(seeds, 20, cols) / np.asarray(density, np.float32)
     code = np.select(
         [pick < p for p in (0.14, 0.22, 0.29, 0.40, 0.47, 0.57)], [TUFT, BUSH, ROCK, TRUNK, FENCE, FLOWER], EMPTY
     )
@@ -200,7 +222,7 @@ def _furnish(seeds: Seeds, tiles: Codes, ground: Ints, taken: NDArray[np.bool_],
         tiles[games, ground - level, cols] = np.where(on, what, tiles[games, ground - level, cols])
 
 
-def _coins(seeds: Seeds, tiles: Codes, ground: Ints) -> Ints:
+def hang_coins(seeds: Seeds, tiles: Codes, ground: Ints) -> Ints:
     """Hang at most one coin over each column, in rows of a few; return its row, -1 without one."""
     cols = np.arange(COLS)
     games = np.arange(len(seeds))[:, None]
@@ -212,7 +234,7 @@ def _coins(seeds: Seeds, tiles: Codes, ground: Ints) -> Ints:
     return np.where(on, row, -1).astype(np.int32)
 
 
-def _backdrop(seeds: Seeds, calm: bool) -> Codes:
+def backdrop(seeds: Seeds, calm: bool) -> Codes:
     """Sky in three bands with clouds and stars, and a far range of heights on the horizon."""
     cols, rows = np.arange(COLS), np.arange(ROWS)[:, None]
     walk = np.cumsum((uniforms(seeds, 50, cols) * 3).astype(np.int64) - 1, 1) + (uniforms(seeds, 51, [0]) * 10).astype(

@@ -1,131 +1,90 @@
-"""Looks from a seed: a palette, a tile set, a backdrop, an avatar. Three families: pixel, flat, sketch.
+"""Looks from a seed: colours, textures, tiles, a backdrop, an avatar, and how the picture is lit and held.
 
-TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn for one is drawn for the other.
+Five families: pixel, flat, sketch, painted, photo. Calm looks, what a small world can learn in an hour, come in the
+first three, with fewer and fainter textures. TRAIN and HELD_OUT are disjoint ranges of seeds: nothing that was drawn
+for one is drawn for the other.
 """
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genie_play.data import levels, paint
+from genie_play.data import avatars, drawings, levels, light, paint, palettes, scenery, sprites
 from genie_play.data.figures import critter, figure
-from genie_play.data.paint import Colour, Colours, Style
+from genie_play.data.paint import Colours, Plane, Style
 from genie_play.data.tiles import back_tiles, ground_tiles, thing_tile
 
-FAMILIES = ("pixel", "flat", "sketch")
+FAMILIES = ("pixel", "flat", "sketch", "painted", "photo")
+CALM_FAMILIES = FAMILIES[:3]
 TRAIN, HELD_OUT = range(1_000_000), range(1_000_000, 1_100_000)
 SPLITS = {"train": TRAIN, "held-out": HELD_OUT}
+FILLS = 4  # three bands of sky, and the ground
 
-# hue, saturation, value ranges of sky, ground and what grows on it, in percent; hues are turns and may exceed one
-_THEMES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
-    "day": ((50, 62, 20, 50, 86, 100), (3, 12, 35, 65, 42, 66), (22, 40, 45, 80, 50, 80)),
-    "dusk": ((90, 108, 30, 55, 72, 98), (68, 90, 25, 50, 24, 42), (80, 110, 30, 60, 40, 60)),
-    "night": ((58, 75, 40, 75, 12, 28), (52, 72, 15, 45, 42, 60), (38, 55, 30, 60, 60, 80)),
-    "candy": ((82, 100, 10, 28, 94, 100), (0, 100, 35, 60, 62, 86), (0, 100, 25, 50, 85, 100)),
-    "cave": ((0, 100, 15, 40, 10, 22), (0, 100, 12, 40, 42, 62), (0, 100, 20, 50, 60, 80)),
-    "ice": ((50, 62, 10, 28, 86, 100), (52, 64, 30, 60, 50, 72), (50, 60, 0, 10, 94, 100)),
-    "desert": ((9, 15, 20, 45, 92, 100), (4, 10, 45, 75, 48, 70), (9, 13, 35, 60, 80, 95)),
-    "oasis": ((46, 54, 20, 50, 80, 100), (7, 12, 40, 65, 60, 80), (18, 35, 50, 80, 45, 65)),
-    "forest": ((28, 45, 20, 40, 62, 85), (4, 12, 35, 60, 22, 38), (25, 38, 50, 80, 32, 50)),
-    "sea": ((48, 62, 45, 80, 42, 65), (8, 14, 30, 50, 74, 90), (92, 108, 40, 70, 75, 95)),
-    "lava": ((94, 106, 50, 80, 14, 30), (60, 105, 8, 30, 40, 58), (2, 11, 80, 100, 90, 100)),
-    "neon": ((62, 90, 50, 90, 10, 22), (55, 95, 50, 80, 38, 55), (30, 100, 70, 100, 85, 100)),
-    "autumn": ((8, 16, 12, 35, 88, 100), (3, 8, 40, 70, 30, 50), (1, 10, 70, 90, 70, 90)),
-    "mist": ((0, 100, 4, 14, 74, 92), (0, 100, 10, 30, 32, 50), (0, 100, 20, 45, 45, 65)),
-    "any": ((0, 100, 15, 60, 15, 100), (0, 100, 20, 70, 30, 80), (0, 100, 30, 80, 40, 95)),
-}  # fmt: skip
-
-# how much of another colour a calm look mixes into a shade
-_SOFTER = {
-    **{f"ground_{shade}": ("ground", 0.5) for shade in ("dark", "light")},
-    **{f"top_{shade}": ("top", 0.4) for shade in ("dark", "light")},
-    **{
-        f"{thing}_dark": (thing, share)
-        for thing, share in (("far", 0.6), ("leaf", 0.5), ("crate", 0.4), ("brick", 0.4))
-    },
-    **{f"cloud{band}": (f"sky{band}", 0.3) for band in range(3)},
-    "pool_light": ("pool", 0.5),
-    "hatch": ("paper", 0.3),
-    "pale": ("paper", 0.2),
-}
+# share of the looks of a family that are lit unevenly, and that are held at an angle
+_LIT = {"pixel": 0.06, "flat": 0.08, "sketch": 0.45, "painted": 0.35, "photo": 0.8}
+_TILTED = {"pixel": 0.0, "flat": 0.0, "sketch": 0.10, "painted": 0.03, "photo": 0.08}
 
 
 @dataclass(frozen=True)
 class Look:
-    """Everything a game of tile size t is drawn with. Cut in quarter tiles, h = t / 2, as the camera moves by those."""
+    """Everything a game of tile size t is drawn with. Cut in quarter tiles, h = t / 2, as the camera moves by those.
+
+    Tiles and figures hold colours times cover (255: whole). In a full look ground is filled from `fills` by its place
+    in the level, as is the sky, and its tiles hold the edges only; in a calm one `fills` is empty.
+    """
 
     family: str
     seed: int
     slow: bool  # the backdrop moves at half the pace of the ground
+    bare: bool  # nothing is in the backdrop
+    exposure: int
+    tilt: int
     colours: Colours
     tiles: NDArray[np.uint8]  # (N_TILES * 4, h, h, 3), code * 4 + quarter
-    tile_mask: NDArray[np.bool_]  # (N_TILES * 4, h, h) what is painted
+    tile_cover: NDArray[np.uint8]  # (N_TILES * 4, h, h)
     backs: NDArray[np.uint8]  # (N_BACKS * 4, h, h, 3)
-    figures: NDArray[np.uint8]  # (2 * poses, 3t/2 + pad, t + 2 pad, 3) facing right, then left
-    figure_mask: NDArray[np.bool_]  # (2 * poses, 3t/2 + pad, t + 2 pad)
+    back_cover: NDArray[np.uint8]  # (N_BACKS * 4, h, h)
+    fills: NDArray[np.uint8]  # (FILLS * 64 or 0, h, h, 3) bands of sky, ground; four tiles by four each, row by row
+    figures: NDArray[np.uint8]  # (2 * poses, 2t + pad, t + 2 sides, 3) facing right, then left; feet in the last row
+    figure_cover: NDArray[np.uint8]  # (2 * poses, 2t + pad, t + 2 sides)
     critters: NDArray[np.uint8]  # (2, t, t, 3)
     critter_mask: NDArray[np.bool_]  # (2, t, t)
 
 
 def make(family: str, seed: int, tile: int = 8, calm: bool = False) -> Look:
-    """Draw the look of a seed; ValueError for an unknown family or a tile size that is no multiple of 4.
-
-    A calm look has fewer textures, all of them faint, and no parallax: what a small world can learn in an hour.
-    """
-    if family not in FAMILIES or tile < 4 or tile % 4:
+    """Draw the look of a seed; ValueError for an unknown family or a tile size that is no multiple of 4."""
+    if family not in (CALM_FAMILIES if calm else FAMILIES) or tile < 4 or tile % 4:
         raise ValueError(f"no look of family {family!r} at tile size {tile}")
-    colours = palette(family, seed)
-    style, slow = _style(family, seed, calm)
-    if calm:
-        colours = _soften(colours)
-    tiles = np.zeros((levels.N_TILES, tile, tile, 3))
-    mask = np.zeros((levels.N_TILES, tile, tile), bool)
-    tiles[levels.GROUND : levels.CRATE] = ground_tiles(family, style, tile, colours)
-    mask[levels.GROUND : levels.CRATE] = True
-    for code in range(levels.CRATE, levels.N_TILES):
-        thing = thing_tile(code, family, style, tile, colours)
-        tiles[code], mask[code] = thing.rgb, thing.mask
-    figures = [figure(pose, family, style, tile, colours) for pose in paint.POSES]
-    rights, shapes = np.stack([f.rgb for f in figures]), np.stack([f.mask for f in figures])
-    critters = [critter(beat, family, style, tile, colours) for beat in (0, 1)]
-    return Look(
-        family=family,
-        seed=seed,
-        slow=slow,
-        colours=colours,
-        tiles=_bytes(_quarters(tiles)),
-        tile_mask=_quarters(mask[..., None])[..., 0].astype(bool),
-        backs=_bytes(_quarters(back_tiles(family, style, tile, colours))),
-        figures=_bytes(np.concatenate([rights, rights[:, :, ::-1]])),
-        figure_mask=np.concatenate([shapes, shapes[:, :, ::-1]]),
-        critters=_bytes(np.stack([p.rgb for p in critters])),
-        critter_mask=np.stack([p.mask for p in critters]),
-    )
+    return _calm(family, seed, tile) if calm else _full(family, seed, tile)
 
 
 class Wardrobe:
     """Looks by number, drawn when first asked for and stacked so that many games are drawn at once.
 
-    `seeds` lists (family, seed); the arrays have the fields of `Look` with a first axis over looks.
+    `seeds` lists (family, seed); the arrays have the fields of `Look` with a first axis over looks, and what is left of
+    a background under a tile or a figure, 255 less its cover, once a channel. Without `lit`
+    pictures are neither lit nor tilted.
     """
 
-    def __init__(self, seeds: Sequence[tuple[str, int]], tile: int = 8, calm: bool = False) -> None:
+    def __init__(self, seeds: Sequence[tuple[str, int]], tile: int = 8, calm: bool = False, lit: bool = True) -> None:
         first = make(seeds[0][0], seeds[0][1], tile, calm)
         n = len(seeds)
-        self.seeds, self.tile, self.calm = list(seeds), tile, calm
-        self.slow = np.zeros(n, np.int32)
-        self.tiles = np.zeros((n, *first.tiles.shape), np.uint8)
-        self.tile_mask = np.zeros((n, *first.tile_mask.shape), bool)
-        self.backs = np.zeros((n, *first.backs.shape), np.uint8)
-        self.figures = np.zeros((n, *first.figures.shape), np.uint8)
-        self.figure_mask = np.zeros((n, *first.figure_mask.shape), bool)
-        self.critters = np.zeros((n, *first.critters.shape), np.uint8)
+        self.seeds, self.tile, self.calm, self.lit = list(seeds), tile, calm, lit
+        self.drawn_by_hand = np.array([family == "sketch" for family, _ in seeds])
+        self.slow, self.exposure, self.tilt = (np.zeros(n, np.int64) for _ in range(3))
+        self.bare = np.zeros(n, bool)
+        self._arrays = ("tiles", "backs", "fills", "figures", "critters", "critter_mask")
+        self.tiles, self.backs, self.fills, self.figures, self.critters = (
+            np.zeros((n, *getattr(first, name).shape), np.uint8) for name in self._arrays[:-1]
+        )
         self.critter_mask = np.zeros((n, *first.critter_mask.shape), bool)
+        self.tile_left, self.back_left, self.figure_left = (
+            np.zeros_like(array) for array in (self.tiles, self.backs, self.figures)
+        )
         self._drawn = np.zeros(n, bool)
 
     def need(self, numbers: NDArray[np.int64]) -> None:
@@ -133,191 +92,203 @@ class Wardrobe:
         for i in np.unique(numbers[~self._drawn[numbers]]):
             family, seed = self.seeds[i]
             look = make(family, seed, self.tile, self.calm)
-            self.slow[i] = look.slow
-            for name in ("tiles", "tile_mask", "backs", "figures", "figure_mask", "critters", "critter_mask"):
+            self.slow[i], self.bare[i] = look.slow, look.bare
+            if self.lit:
+                self.exposure[i], self.tilt[i] = look.exposure, look.tilt
+            for name in self._arrays:
                 getattr(self, name)[i] = getattr(look, name)
+            self.tile_left[i] = 255 - look.tile_cover[..., None]
+            self.back_left[i] = 255 - look.back_cover[..., None]
+            self.figure_left[i] = 255 - look.figure_cover[..., None]
             self._drawn[i] = True
 
 
-def palette(family: str, seed: int) -> Colours:
+def palette(family: str, seed: int, calm: bool = False) -> Colours:
     """The colours of a look, by name; cheap, so that many can be compared with a picture."""
     rng = _rng(family, seed, 0)
-    return _paper_colours(rng) if family == "sketch" else _scene_colours(rng, family)
+    if family != "sketch":
+        return palettes.scene_colours(rng, family, calm)
+    return palettes.paper_colours(rng) if calm else palettes.drawing_colours(rng, *_kit(seed))
 
 
-def _style(family: str, seed: int, calm: bool) -> tuple[Style, bool]:
+def _kit(seed: int) -> tuple[str, str]:
+    return palettes.drawing_kit(_rng("sketch", seed, 2))
+
+
+def _calm(family: str, seed: int, tile: int) -> Look:
+    colours, style = palettes.soften(palette(family, seed, calm=True)), _calm_style(family, seed)
+    tiles, cover = np.zeros((levels.N_TILES, tile, tile, 3)), np.zeros((levels.N_TILES, tile, tile))
+    tiles[levels.GROUND : levels.GROUND + 32] = ground_tiles(family, style, tile, colours)
+    cover[levels.GROUND : levels.GROUND + 32] = 1.0
+    for code in range(levels.CRATE, levels.N_TILES):
+        thing = thing_tile(code, family, style, tile, colours)
+        cover[code] = thing.mask
+        tiles[code] = thing.rgb * thing.mask[..., None]
+    drawn = [figure(pose, family, style, tile, colours) for pose in paint.POSES]
+    # of the size of all avatars
+    rows, columns, _ = sprites.canvas(tile)
+    high, wide = len(drawn[0].mask), len(drawn[0].mask[0])
+    room = ((rows - high, 0), ((columns - wide) // 2, (columns - wide) // 2))
+    figures = np.stack([np.pad(f.rgb * f.mask[..., None], (*room, (0, 0))) for f in drawn])
+    shapes = np.stack([np.pad(f.mask, room) for f in drawn]).astype(float)
+    backs = back_tiles(family, style, tile, colours)
+    nothing = np.zeros((0, tile // 2, tile // 2, 3))
+    return _look(
+        (family, seed, tile), colours, (tiles, cover), (backs, np.ones(backs.shape[:3])), nothing,
+        (figures, shapes), style,
+    )  # fmt: skip
+
+
+def _calm_style(family: str, seed: int) -> Style:
     rng = _rng(family, seed, 1)
-    fills = {"pixel": paint.PIXEL_FILLS, "flat": paint.FLAT_FILLS, "sketch": paint.SKETCH_FILLS}[family]
-    if calm:
-        fills = {"pixel": ("bricks", "planks", "dirt"), "flat": ("seams", "bars", "dots"), "sketch": ("ticks", "wash")}[
-            family
-        ]
+    fills = {"pixel": ("bricks", "planks", "dirt"), "flat": ("seams", "bars", "dots"), "sketch": ("ticks", "wash")}
     bends = rng.uniform(-1, 1, 4)
-    style = Style(
-        fill=_pick(rng, fills),
-        top=_pick(rng, paint.TOPS),
-        motif=_pick(rng, ("stripes", "plain") if calm else paint.MOTIFS),
-        paper=_pick(rng, ("plain",) if calm else paint.PAPERS),
-        range=_pick(rng, ("hills", "city", "mesas") if calm else paint.RANGES),
-        lights=_pick(rng, ("star", "bird")),
-        figure=_pick(rng, paint.STICKS if family == "sketch" else paint.FIGURES),
+    return Style(
+        fill=palettes.pick(rng, fills[family]),
+        top=palettes.pick(rng, paint.TOPS),
+        motif=palettes.pick(rng, ("stripes", "plain")),
+        paper=palettes.pick(rng, ("plain",)),
+        range=palettes.pick(rng, ("hills", "city", "mesas")),
+        lights=palettes.pick(rng, ("star", "bird")),
+        figure=palettes.pick(rng, paint.STICKS if family == "sketch" else paint.FIGURES),
         pen=float(rng.uniform(1.0, 1.45)),
         bends=(float(bends[0]), float(bends[1]), float(bends[2]), float(bends[3])),
     )
-    return style, bool(rng.random() < 0.2) and not calm
 
 
-def _soften(c: Colours) -> Colours:
-    """Bring the shades of one thing closer to each other; the avatar and what can be stood on keep theirs."""
-    soft = dict(c)
-    for shade, (thing, share) in _SOFTER.items():
-        if shade in c and thing in c:
-            soft[shade] = paint.blend(c[shade], c[thing], share)
-    return soft
-
-
-def _scene_colours(rng: np.random.Generator, family: str) -> Colours:
-    sky_range, ground_range, top_range = _THEMES[_pick(rng, tuple(_THEMES))]
-    sky, ground, top = (_between(rng, r) for r in (sky_range, ground_range, top_range))
-    dark_sky = _light(sky) < 110
-    toward = _hsv(rng.random(), 0.3, 0.95) if rng.random() < 0.3 else np.full(3, 250.0)
-    drift = rng.uniform(0.0, 0.06 if dark_sky else 0.22)
-    # away from the whole sky: its top and its horizon
-    for band in (0, 2):
-        behind = paint.blend(sky, toward, drift * band)
-        ground, top = _apart(ground, behind, 55, dark_sky), _apart(top, behind, 45, dark_sky)
-    c: Colours = {"ground": ground, "top": top}
-    strength = rng.uniform(0.035, 0.075)
-    for band in range(3):
-        tint = paint.blend(sky, toward, drift * band)
-        c[f"sky{band}"] = tint
-        c[f"mark{band}"] = paint.blend(tint, np.full(3, 255.0 if dark_sky else 0.0), strength)
-        c[f"cloud{band}"] = paint.blend(tint, np.full(3, 255.0), 0.22 if dark_sky else 0.6)
-    c["star"] = paint.blend(sky, _hsv(rng.uniform(0.1, 0.2), 0.3, 1.0), 0.6)
-    c["far"] = paint.blend(c["sky2"], paint.blend(ground, _hsv(rng.random(), 0.4, 0.5), 0.3), rng.uniform(0.22, 0.38))
-    c["far_dark"] = paint.blend(c["far"], np.zeros(3), 0.14)
-    depth = rng.uniform(0.22, 0.36)
-    for name, colour in (("ground", ground), ("top", top)):
-        c[f"{name}_dark"] = paint.blend(colour, np.array([20.0, 8.0, 40.0]), depth)
-        c[f"{name}_light"] = paint.blend(colour, np.array([255.0, 250.0, 225.0]), 0.3)
-    c["rim"] = paint.blend(ground, np.array([12.0, 6.0, 26.0]), 0.7 if family == "flat" else 0.55)
-    # few hues: one wood, one accent; the rest is made of ground, top and these
-    wood = _hsv(rng.uniform(0.04, 0.13), rng.uniform(0.35, 0.7), rng.uniform(0.45, 0.85))
-    accent = _hsv(rng.random(), rng.uniform(0.35, 0.75), rng.uniform(0.55, 0.95))
-    c["crate"] = _apart(wood, sky, 40)
-    c["brick"] = _apart(accent if rng.random() < 0.6 else ground, sky, 40)
-    c["ledge"] = _apart((accent, wood, top)[int(rng.integers(3))], sky, 55)
-    c["ladder"] = _apart(wood, sky, 60)
-    for name in ("crate", "brick", "ledge"):
-        c[f"{name}_dark"] = paint.blend(c[name], np.zeros(3), 0.42)
-    c["coin"] = _hsv(rng.uniform(0.11, 0.16), 0.85, 1.0) if rng.random() < 0.75 else accent
-    c["leaf"] = _apart(top, sky, 40)
-    c["leaf_dark"] = paint.blend(c["leaf"], np.zeros(3), 0.3)
-    c["trunk"] = _apart(paint.blend(wood, ground, 0.4), sky, 35)
-    c["flower"] = _apart(accent, sky, 50)
-    c["pool"] = _hsv(rng.uniform(0.5, 0.62) if rng.random() < 0.8 else rng.random(), 0.6, rng.uniform(0.55, 0.9))
-    c["pool_light"] = paint.blend(c["pool"], np.full(3, 255.0), 0.4)
-    _dress(rng, c)
-    return c
-
-
-def _dress(rng: np.random.Generator, c: Colours) -> None:
-    """Choose an avatar that stands out: the farthest of some colours from all it may stand before."""
-    around = np.stack([c[name] for name in ("sky0", "sky1", "sky2", "far", "ground", "top", "leaf")])
-    choices = [_hsv(rng.random(), rng.uniform(0.55, 0.95), rng.uniform(0.65, 1.0)) for _ in range(14)]
-    choices += [np.array([245.0, 245.0, 240.0]), np.array([250.0, 200.0, 60.0])]
-    far = [np.abs(around - choice).sum(1).min() for choice in choices]
-    c["body"] = choices[int(np.argmax(far))]
-    dark, light = np.array([22.0, 16.0, 30.0]), np.array([250.0, 248.0, 240.0])
-    c["outline"] = dark if _light(c["sky2"]) > 70 or _light(c["body"]) > 120 else light
-    c["trim"] = paint.blend(_hsv(rng.random(), rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.8)), c["body"], 0.15)
-    c["skin"] = _hsv(rng.uniform(0.05, 0.1), rng.uniform(0.2, 0.6), rng.uniform(0.55, 1.0))
-    if rng.random() < 0.3:
-        c["skin"] = paint.blend(c["body"], light, 0.6)
-    c["eye"] = dark if min(_light(c["skin"]), _light(c["body"])) > 90 else light
-    c["foe"] = _apart(_hsv(rng.random(), 0.7, 0.8), c["sky2"], 60)
-
-
-def _paper_colours(rng: np.random.Generator) -> Colours:
-    kind = rng.random()
-    if kind < 0.08:  # white on a blueprint, a blackboard or wrapping paper
-        paper = (_hsv(0.60, 0.7, 0.5), _hsv(0.42, 0.4, 0.22), _hsv(0.08, 0.4, 0.5))[int(rng.integers(3))]
-        ink = np.full(3, rng.uniform(225, 255))
+def _full(family: str, seed: int, tile: int) -> Look:
+    colours, rng = palette(family, seed), _rng(family, seed, 1)
+    tiles, cover = np.zeros((levels.N_TILES, tile, tile, 3)), np.zeros((levels.N_TILES, tile, tile))
+    backs, behind = np.zeros((levels.N_BACKS, tile, tile, 3)), np.zeros((levels.N_BACKS, tile, tile))
+    ground = slice(levels.GROUND, levels.GROUND + 16 * levels.VARIANTS)
+    pieces = [_piece(code) for code in range(levels.STAR, levels.SUN)]
+    if family == "sketch":
+        h = drawings.hand(rng, *_kit(seed))
+        sheet = drawings.paper(h, rng, tile, colours)
+        fill, sky = drawings.ground(h, rng, tile, colours, sheet), np.stack([sheet] * (FILLS - 1))
+        tiles[ground], cover[ground] = drawings.edges(h, rng, tile, colours)
+        for code in range(levels.CRATE, levels.N_TILES):
+            layer = drawings.thing(code, h, rng, tile, colours)
+            tiles[code], cover[code] = layer.rgb, layer.cover
+        for code, (kind, _) in enumerate(pieces, levels.STAR):
+            layer = drawings.back(kind, h, rng, tile, colours)
+            backs[code], behind[code] = layer.rgb, layer.cover
+        disc = drawings.sun(h, rng, tile, colours)
+        sun = disc.rgb, disc.cover
+        style, bare = h.style, h.bare
+        person = sprites.sprites(_drawn_build(rng, h, colours), tile, colours, rng)
     else:
-        paper = _hsv(rng.uniform(0.08, 0.16), *_spread(rng, (0.0, 0.18), (0.90, 1.0)))
-        if kind < 0.5:
-            paper = np.full(3, rng.uniform(232, 255))
-        elif kind < 0.62:
-            paper = np.full(3, rng.uniform(195, 232))
-        ink = np.full(3, rng.uniform(10, 85))
-        if rng.random() < 0.35:
-            ink = _hsv(rng.choice([0.62, 0.66, 0.06, 0.95]), rng.uniform(0.4, 0.9), rng.uniform(0.25, 0.5))
-    coloured = rng.random() < 0.55
-    bright = [_hsv(rng.random(), rng.uniform(0.45, 0.9), rng.uniform(0.75, 1.0)) for _ in range(4)]
-    plain = [paint.blend(paper, ink, s) for s in (0.12, 0.3, 0.2, 0.08)]
-    accent, accent2, hero, wash = bright if coloured else plain
-    green = _hsv(rng.uniform(0.22, 0.42), rng.uniform(0.4, 0.8), rng.uniform(0.45, 0.75))
-    if rng.random() < 0.35:
-        hero = ink if rng.random() < 0.5 else paper
-    c: Colours = {f"sky{band}": paper for band in range(3)}
-    c |= {"paper": paper, "ground": paper, "ink": ink, "accent": accent, "accent2": accent2, "hero": hero}
-    c["eye"] = ink if abs(_light(hero) - _light(ink)) > 60 else paper
-    c["hatch"] = paint.blend(paper, ink, rng.uniform(0.28, 0.5))
-    c["pale"] = paint.blend(paper, ink, rng.uniform(0.13, 0.24))
-    ruled = paint.blend(paper, _hsv(rng.choice([0.58, 0.62, 0.0, 0.35]), 0.5, 0.8), rng.uniform(0.12, 0.26))
-    c["rule"] = ruled if kind >= 0.08 else paint.blend(paper, ink, 0.14)
-    c["wash"] = paint.blend(paper, wash, 0.35)
-    c["turf"] = paint.blend(paper, green if coloured else ink, 0.4 if coloured else 0.1)
-    c["turf_ink"] = green if coloured and rng.random() < 0.7 else ink
-    water = _hsv(rng.uniform(0.52, 0.62), 0.6, 0.85) if coloured else ink
-    c["pool"] = paint.blend(paper, water, 0.35 if coloured else 0.15)
-    c["pool_light"] = water
-    return c
+        s = scenery.scene(rng, family)
+        fill, sky = scenery.ground(s, rng, tile, colours), scenery.sky(s, rng, tile, colours)
+        tiles[ground], cover[ground] = scenery.edges(s, rng, tile, colours)
+        for code in range(levels.CRATE, levels.N_TILES):
+            tiles[code], cover[code] = scenery.thing(code, s, rng, tile, colours)
+        for code, (kind, band) in enumerate(pieces, levels.STAR):
+            backs[code], behind[code] = scenery.back(kind, s, rng, tile, colours, band)
+        sun = scenery.sun(s, rng, tile, colours)
+        style, bare = s.style, s.bare
+        person = sprites.sprites(_scene_build(rng, s), tile, scenery.avatar_colours(rng, colours), rng)
+    backs[levels.SUN :], behind[levels.SUN :] = _cut(sun[0][None], 2), _cut(sun[1][None, ..., None], 2)[..., 0]
+    figures = person[0] * person[1][..., None], person[1]
+    slow = bool(rng.random() < 0.15)
+    exposure = int(rng.integers(1, light.EXPOSURES)) if rng.random() < _LIT[family] else 0
+    tilt = int(rng.integers(1, light.TILTS)) if rng.random() < _TILTED[family] else 0
+    textures = _cut(np.concatenate([sky, fill[None]]), 8)
+    return _look(
+        (family, seed, tile), colours, (tiles, cover), (backs, behind), textures, figures, style, slow, bare,
+        exposure, tilt,
+    )  # fmt: skip
+
+
+def _drawn_build(rng: np.random.Generator, h: drawings.Hand, c: Colours) -> sprites.Build:
+    """A stick figure or another avatar in outline, as dark as its lines allow."""
+    stick = rng.random() < 0.45
+    kind = palettes.pick(rng, avatars.STICKS if stick else avatars.SCENE_KINDS)
+    # a fill that is not seen on the paper needs its outline
+    filled = not stick and rng.random() < 0.2 and np.abs(c["hero"] - c["paper"]).sum() > 150
+    return sprites.Build(
+        kind=kind,
+        tall=float(rng.uniform(0.8, 1.28)),
+        wide=float(rng.uniform(0.85, 1.15)),
+        rim=0.0,
+        outlined=not filled,
+        pen=min(max(h.pen * rng.uniform(0.85, 1.15), 0.95), 2.0 if stick else 1.5),
+        strength=max(h.strength, 0.85),
+        grain=0.6 * h.grain,
+        wobble=float(rng.uniform(0.05, 0.28)),
+    )
+
+
+def _scene_build(rng: np.random.Generator, s: scenery.Scene) -> sprites.Build:
+    """An avatar in colours, with a line around it or without."""
+    soft = s.family in ("painted", "photo")
+    return sprites.Build(
+        kind=palettes.pick(rng, avatars.SCENE_KINDS),
+        tall=float(rng.uniform(0.8, 1.28)),
+        wide=float(rng.uniform(0.88, 1.15)),
+        rim=float(rng.choice([0.0, 0.5, 1.0], p=[0.4, 0.35, 0.25] if soft else [0.1, 0.2, 0.7])),
+        crisp=s.family == "pixel",
+        shaded=soft,
+        soft=0.5 * s.soft,
+    )
+
+
+def _piece(code: int) -> tuple[str, int]:
+    """The kind and the band of a code of the backdrop, from STAR on."""
+    if code < levels.CLOUD:
+        return "star", code - levels.STAR
+    if code < levels.FAR:
+        return f"cloud-{(code - levels.CLOUD) % 3}", (code - levels.CLOUD) // 3
+    return f"far-{code - levels.FAR}", 2
+
+
+def _look(
+    name: tuple[str, int, int],
+    colours: Colours,
+    tiles: tuple[Plane, Plane],
+    backs: tuple[Plane, Plane],
+    textures: Plane,
+    figures: tuple[Plane, Plane],
+    style: Style,
+    slow: bool = False,
+    bare: bool = False,
+    exposure: int = 0,
+    tilt: int = 0,
+) -> Look:
+    family, seed, tile = name
+    shapes = np.concatenate([figures[1], figures[1][:, :, ::-1]])
+    critters = [critter(beat, family, style, tile, colours) for beat in (0, 1)]
+    return Look(
+        family=family,
+        seed=seed,
+        slow=slow,
+        bare=bare,
+        exposure=exposure,
+        tilt=tilt,
+        colours=colours,
+        tiles=_bytes(_cut(tiles[0], 2)),
+        tile_cover=_bytes(255 * _cut(tiles[1][..., None], 2)[..., 0]),
+        backs=_bytes(_cut(backs[0], 2)),
+        back_cover=_bytes(255 * _cut(backs[1][..., None], 2)[..., 0]),
+        fills=_bytes(textures),
+        figures=_bytes(np.concatenate([figures[0], figures[0][:, :, ::-1]])),
+        figure_cover=_bytes(255 * shapes),
+        critters=_bytes(np.stack([p.rgb for p in critters])),
+        critter_mask=np.stack([p.mask for p in critters]),
+    )
 
 
 def _rng(family: str, seed: int, part: int) -> np.random.Generator:
     return np.random.default_rng([FAMILIES.index(family), seed, part])
 
 
-def _pick(rng: np.random.Generator, names: Sequence[str]) -> str:
-    return names[int(rng.integers(len(names)))]
+def _cut(pictures: Plane, parts: int) -> Plane:
+    """Cut (N, s, s, C) into (N * parts * parts, s / parts, s / parts, C), row by row."""
+    n, side, _, channels = pictures.shape
+    h = side // parts
+    cut = pictures.reshape(n, parts, h, parts, h, channels).transpose(0, 1, 3, 2, 4, 5)
+    return np.ascontiguousarray(cut.reshape(n * parts * parts, h, h, channels))
 
 
-def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value)) * 255.0
-
-
-def _spread(rng: np.random.Generator, *ranges: tuple[float, float]) -> list[float]:
-    return [float(rng.uniform(low, high)) for low, high in ranges]
-
-
-def _between(rng: np.random.Generator, percent: tuple[int, ...]) -> Colour:
-    h0, h1, s0, s1, v0, v1 = (p / 100 for p in percent)
-    return _hsv(*_spread(rng, (h0, h1), (s0, s1), (v0, v1)))
-
-
-def _light(colour: Colour) -> float:
-    """Perceived brightness, 0 to 255 (Rec. 601 weights)."""
-    return float(colour @ np.array([0.299, 0.587, 0.114]))
-
-
-def _apart(colour: Colour, other: Colour, least: float, up: bool | None = None) -> Colour:
-    """Move a colour towards white (`up`) or black until its brightness is `least` from that of the other."""
-    up = _light(other) <= 120 if up is None else up
-    goal = np.full(3, 255.0 if up else 0.0)
-    for share in (0.0, 0.15, 0.3, 0.45, 0.6, 0.75):
-        moved = paint.blend(colour, goal, share)
-        if abs(_light(moved) - _light(other)) >= least:
-            break
-    return moved
-
-
-def _quarters(tiles: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Cut (N, t, t, C) into (N * 4, t/2, t/2, C): top left, top right, bottom left, bottom right."""
-    n, t, _, channels = tiles.shape
-    cut = tiles.reshape(n, 2, t // 2, 2, t // 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(cut.reshape(n * 4, t // 2, t // 2, channels))
-
-
-def _bytes(picture: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _bytes(picture: Plane) -> NDArray[np.uint8]:
     return np.clip(np.rint(picture.astype(np.float64)), 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Colour = NDArray[np.float64]  # (3,) in 0..255
 Colours = dict[str, Colour]
 Plane = NDArray[np.float64]  # one number a pixel
+Mask = NDArray[np.bool_]
 
 POSES = ("stand", "walk-a", "walk-b", "rise", "fall", "duck", "climb")
 PIXEL_FILLS = ("bricks", "dirt", "planks", "blocks", "checks", "slant", "panel", "cobble", "layers", "diamonds")
@@ -84,12 +85,16 @@ class Canvas:
 
     def stroke(self, points: list[tuple[float, float]], width: float, colour: Colour) -> None:
         """Draw a soft polyline."""
+        self.ink(self.away(points), width, colour)
+
+    def away(self, points: list[tuple[float, float]]) -> Plane:
+        """How far each point of the canvas is from a polyline."""
         nearest = np.full(self.x.shape, 1e9)
         for (x0, y0), (x1, y1) in pairwise(points):
             dx, dy = x1 - x0, y1 - y0
             along = np.clip(((self.x - x0) * dx + (self.y - y0) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
             nearest = np.minimum(nearest, np.hypot(self.x - x0 - along * dx, self.y - y0 - along * dy))
-        self.ink(nearest, width, colour)
+        return nearest
 
     def ring(self, x: float, y: float, rx: float, ry: float, width: float, colour: Colour) -> None:
         """Draw the soft outline of an ellipse."""
@@ -106,12 +111,38 @@ class Canvas:
         self.fill(rim, colour)
 
 
+class Layer(Canvas):
+    """A canvas that one can see through: `rgb` holds colours times `cover`, 0 to 1.
+
+    Lines are as dark as `strength`, and fade where `rough` is high, as a pencil's do on paper.
+    """
+
+    def __init__(self, width: int, height: int, tile: int, strength: float = 1.0, rough: Plane | None = None) -> None:
+        super().__init__(width, height, tile)
+        self.cover = np.zeros(self.y.shape)
+        self.strength, self.rough = strength, rough
+
+    def fill(self, where: NDArray[np.bool_], colour: Colour) -> None:
+        """Paint the pixels of a mask."""
+        self.lay(where.astype(np.float64), colour)
+
+    def ink(self, distance: Plane, width: float, colour: Colour) -> None:
+        """Draw a soft line where `distance` to it is small."""
+        cover = np.clip(0.5 + (width / 2 - distance) * self.scale, 0.0, 1.0) * self.strength
+        self.lay(cover if self.rough is None else cover * self.rough, colour)
+
+    def lay(self, cover: Plane, colour: Colour) -> None:
+        """Cover what is there with so much of a colour."""
+        self.rgb = self.rgb * (1 - cover[..., None]) + colour * cover[..., None]
+        self.cover = self.cover * (1 - cover) + cover
+
+
 @lru_cache(maxsize=64)
 def _axes(width: int, height: int, scale: float, pad: int) -> tuple[Plane, Plane]:
     y, x = np.mgrid[-pad:height, -pad : width + pad]
     return (y + 0.5) / scale, (x + 0.5) / scale
 
 
-def blend(a: Colour, b: Colour, share: float) -> Colour:
+def blend(a: Colour, b: Colour, share: float | Plane) -> Colour:
     """`a` with `share` of `b` in it."""
     return a * (1 - share) + b * share

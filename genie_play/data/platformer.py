@@ -87,7 +87,7 @@ class PlatformerEngine:
             n_tokens=N_TOKENS,
             path=to_dict(PathConfig(steps=1, temperature=0.0)),
             device="cpu",
-            checkpoint={"name": "platformer", "sha256": hashlib.sha256(b"genie-play platformer 1").hexdigest()},
+            checkpoint={"name": "platformer", "sha256": hashlib.sha256(b"genie-play platformer 2").hexdigest()},
         )
         self._enemies, self._tile = enemies, tile
         self._game: Platformer | None = None
@@ -194,8 +194,8 @@ class PlatformerEngine:
 
     def _begin(self, family: str, look: int, level: int) -> None:
         """A fresh game of that world, without edits."""
-        if (family, look, self._tile) != (*self._world[:2], self._tile) or self._game is None:
-            wardrobe = looks.Wardrobe([(family, look)], self._tile)
+        if (family, look) != self._world[:2] or self._game is None:
+            wardrobe = looks.Wardrobe([(family, look)], self._tile, lit=False)
         else:
             wardrobe = self._game.wardrobe
         seeds = np.array([level], np.uint64)
@@ -238,7 +238,8 @@ class PlatformerEngine:
         pose, rise, dx, dy = bits >> 3 & 7, bits >> 6 & 7, (bits >> 9 & 3) - 1, (bits >> 11 & 3) - 1
         one = {"x": x, "y": y, "rise": rise, "pose": pose, "dx": dx, "dy": dy, "tick": low | high << 16}
         ints = {name: np.array([value], np.int64) for name, value in (one | {"stomped": stomped}).items()}
-        game.load(State(**ints, right=right, climbing=climbing, grounded=grounded, tiles=tiles))
+        seen = {"seen_x": ints["x"].copy(), "seen_y": ints["y"].copy()}
+        game.load(State(**ints, right=right, climbing=climbing, grounded=grounded, tiles=tiles, **seen))
         self._edits = edits
 
     def _paint(self, pixels: Pixels) -> None:

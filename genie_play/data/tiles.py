@@ -214,13 +214,14 @@ def thing_tile(code: int, family: str, style: Style, tile: int, c: Colours) -> C
     p = Canvas(8, 8, tile, c["ground"] if levels.SOLID[code] else None)
     if family == "sketch":
         p.rgb[:] = c["paper"]
-        _sketch_thing(p, code, c, style)
+        sketch_thing(p, code, c, style)
     else:
-        _painted_thing(p, code, c, family)
+        painted_thing(p, code, c, family)
     return p
 
 
-def _painted_thing(p: Canvas, code: int, c: Colours, family: str) -> None:
+def painted_thing(p: Canvas, code: int, c: Colours, family: str) -> None:
+    """Draw a thing as in pixel art or flat pictures."""
     rim = c["rim"]
     if code == levels.CRATE:
         p.rect(0, 0, 8, 8, c["crate_dark"])
@@ -284,7 +285,8 @@ def _painted_thing(p: Canvas, code: int, c: Colours, family: str) -> None:
         p.disc(4, 3.6, 1.9, 1.9, c["flower"])
 
 
-def _sketch_thing(p: Canvas, code: int, c: Colours, style: Style) -> None:
+def sketch_thing(p: Canvas, code: int, c: Colours, style: Style) -> None:
+    """Draw a thing with a pen."""
     ink, pen, soft, bend = c["ink"], style.pen, c["hatch"], style.bends[3]
     if code in (levels.CRATE, levels.BRICK):
         p.rgb[:] = c["wash"] if code == levels.BRICK else c["paper"]
@@ -343,9 +345,9 @@ def _sketch_thing(p: Canvas, code: int, c: Colours, style: Style) -> None:
 
 def back_tiles(family: str, style: Style, tile: int, c: Colours) -> Plane:
     """The backdrop tiles, (N_BACKS, t, t, 3), in the order of the codes of `levels`."""
-    out = np.empty((levels.N_BACKS, tile, tile, 3))
-    draw = _sketch_back if family == "sketch" else _painted_back
-    for code in range(levels.N_BACKS):
+    out = np.zeros((levels.N_BACKS, tile, tile, 3))
+    draw = sketch_back if family == "sketch" else painted_back
+    for code in range(levels.SUN):
         if code < levels.STAR:
             band, kind = code // 2, f"sky-{code % 2}"
         elif code < levels.CLOUD:
@@ -360,7 +362,8 @@ def back_tiles(family: str, style: Style, tile: int, c: Colours) -> Plane:
     return out
 
 
-def _painted_back(p: Canvas, kind: str, style: Style, c: Colours, band: int) -> None:
+def painted_back(p: Canvas, kind: str, style: Style, c: Colours, band: int) -> None:
+    """Draw a piece of a painted backdrop."""
     sky, mark, cloud, far, far_dark = c[f"sky{band}"], c[f"mark{band}"], c[f"cloud{band}"], c["far"], c["far_dark"]
     motif, odd = style.motif, kind == "sky-1"
     if motif == "stripes" and odd:
@@ -418,7 +421,8 @@ def _painted_range(p: Canvas, part: int, kind: str, far: Colour, dark: Colour, s
         p.fill(p.y >= height, far)
 
 
-def _sketch_back(p: Canvas, kind: str, style: Style, c: Colours, band: int) -> None:
+def sketch_back(p: Canvas, kind: str, style: Style, c: Colours, band: int) -> None:
+    """Draw a piece of a drawn backdrop."""
     rule, pale = c["rule"], c["pale"]
     paper, pen = style.paper, 0.9
     if paper in ("squared", "squared-fine"):

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ SEGMENT = 128  # frames that are decoded of a clip at once
 SLOTS = 64  # segments that batches are cut from at any one time; each step replaces one
 CACHE = 512 << 20  # bytes of decoded segments that are kept
 TRIES = 200  # clips that are tried in a row before a source is given up
+NAMED = 3  # files that are named of those left out
 
 Clips = NDArray[np.uint8]  # (clips, frames, H, W, 3)
 
@@ -54,14 +55,15 @@ class FolderSource:
     videos are sampled by their own time. `batch` is a pure function of seed and step as long as the files stay the
     same. To decode little, a batch is cut from SLOTS segments, of which each step replaces one; which clip and which
     part a segment shows depends on the seed, its slot and its age alone. What cannot be read, is smaller than 8 pixels
-    or of another size than the folder's first picture is left out, counted in `skipped` and logged once.
+    or of another size than the folder's first picture is left out, counted in `skipped` and logged once, the first few
+    with their reason.
 
     SourceError if nothing is left, or if no clip is as long as a batch asks for.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], seed: int = 0, rate: float = 10.0) -> None:
         self.path, self.size, self.seed, self.fps = Path(path), size, seed, float(rate)
-        self._left_out: set[Path] = set()
+        self._left_out: dict[Path, str] = {}  # file -> why
         self._told = False
         self._no_av = 0
         self._cache: OrderedDict[tuple[int, int, int], Pixels | None] = OrderedDict()
@@ -76,6 +78,15 @@ class FolderSource:
     def skipped(self) -> int:
         """How many files were left out so far."""
         return len(self._left_out)
+
+    @property
+    def left_out(self) -> dict[Path, str]:
+        """The files that were left out so far, and why."""
+        return dict(self._left_out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the clips that were found, not what is decoded; it leaves the telling to us."""
+        return {**self.__dict__, "_cache": OrderedDict(), "_bytes": 0, "_told": True}
 
     def __len__(self) -> int:
         """How many clips were found."""
@@ -129,7 +140,7 @@ class FolderSource:
             _log.debug("%s: %s", clip.files[0], error)
             found = None
         if found is None:
-            self._left_out.update(clip.files)
+            self._leave_out(clip.files, "unreadable")
         self._tell()
         self._cache[key] = found
         self._bytes += 0 if found is None else found.nbytes
@@ -156,11 +167,12 @@ class FolderSource:
             try:
                 with Image.open(file) as image:
                     if image.size != first:
-                        raise ValueError(f"{image.size} in a folder of {first}")
+                        self._leave_out([file], f"{_by(image.size)} in a folder of {_by(first)}")
+                        continue
                     yield _fit(image, self.size)
             except Exception as error:
                 _log.debug("%s: %s", file, error)
-                self._left_out.add(file)
+                self._leave_out([file], "unreadable")
 
     def _read_video(self, file: Path, part: float, length: int) -> Iterator[Pixels]:
         av = importlib.import_module("av")
@@ -197,53 +209,65 @@ class FolderSource:
             yield from self._stills(stills)
 
     def _stills(self, files: list[Path]) -> Iterator[_Clip]:
-        if len(files) < 2 or self._size(files[0]) is None:
-            self._left_out.update(files)
+        if not files:
+            return
+        why = "a single picture" if len(files) < 2 else self._unfit(files[0])
+        if why:
+            self._leave_out(files, why)
             return
         yield _Clip(tuple(files), "stills", len(files))
 
     def _file(self, file: Path) -> Iterator[_Clip]:
-        suffix = file.suffix.lower()
-        if suffix in VIDEOS:
-            length = self._video_length(file)
-        else:
-            length = 0 if self._size(file) is None else _length(file)
-        if length < 2:
-            self._left_out.add(file)
+        video = file.suffix.lower() in VIDEOS
+        why = self._unfit_video(file) if video else self._unfit(file)
+        length = 0 if why else self._video_length(file) if video else _length(file)
+        if why or length < 2:
+            self._leave_out([file], why or "a single picture")
             return
-        yield _Clip((file,), "video" if suffix in VIDEOS else "animation", length)
+        yield _Clip((file,), "video" if video else "animation", length)
 
-    def _size(self, file: Path) -> tuple[int, int] | None:
-        """Of a picture: None if it cannot be opened or shows nothing."""
+    def _unfit(self, file: Path) -> str:
+        """Why a picture cannot be used; empty if it can."""
         try:
             with Image.open(file) as image:
-                return image.size if min(image.size) >= TINY else None
+                return "" if min(image.size) >= TINY else f"smaller than {TINY} pixels"
         except Exception:
-            return None
+            return "unreadable"
 
-    def _video_length(self, file: Path) -> int:
+    def _unfit_video(self, file: Path) -> str:
         try:
             av = importlib.import_module("av")
         except ImportError:
             self._no_av += 1
-            return 0
+            return "needs PyAV"
         try:
             with av.open(str(file)) as container:
-                stream = container.streams.video[0]
-                small = min(stream.codec_context.width, stream.codec_context.height) < TINY
-                return 0 if small else int((container.duration or 0) / 1e6 * self.fps)
+                codec = container.streams.video[0].codec_context
+                return f"smaller than {TINY} pixels" if min(codec.width, codec.height) < TINY else ""
+        except Exception:
+            return "unreadable"
+
+    def _video_length(self, file: Path) -> int:
+        try:
+            with importlib.import_module("av").open(str(file)) as container:
+                return int((container.duration or 0) / 1e6 * self.fps)
         except Exception:
             return 0
+
+    def _leave_out(self, files: Iterable[Path], why: str) -> None:
+        for file in files:
+            self._left_out.setdefault(file, why)
 
     def _tell(self) -> None:
         if self.skipped and not self._told:
             self._told = True
-            _log.warning("%s: %d files left out so far%s", self.path, self.skipped, self._why())
+            _log.warning("%s: %d files left out so far: %s", self.path, self.skipped, self._why())
 
     def _why(self) -> str:
-        if self._no_av:
-            return f"; {self._no_av} need PyAV: pip install 'genie-play[video]'"
-        return " (unreadable, too small, too short, or of another size than the rest)"
+        return reasons(self._left_out, self.path) + self._hint()
+
+    def _hint(self) -> str:
+        return f"; {self._no_av} need PyAV: pip install 'genie-play[video]'" if self._no_av else ""
 
     def _nothing(self) -> str:
         if self._no_av:
@@ -251,7 +275,7 @@ class FolderSource:
                 f"the videos in {self.path} need PyAV: pip install 'genie-play[video]', or give GIFs or frame folders"
             )
         if self.skipped:
-            return f"none of the {self.skipped} files in {self.path} can be used{self._why()}"
+            return f"none of the {self.skipped} files in {self.path} can be used: {self._why()}"
         return f"there is no video in {self.path}; give frame folders, GIF, WebP or APNG files"
 
 
@@ -270,6 +294,20 @@ def write_clip(path: Path, frames: Iterable[Pixels], rate: float = 10.0) -> Path
     if written is None:
         raise ValueError("a clip has one frame or more")
     return written
+
+
+def reasons(left_out: Mapping[Path, str], under: Path) -> str:
+    """The first few of the files that were left out, each with its reason, and how many more there are."""
+    named = [
+        f"{file.relative_to(under) if file.is_relative_to(under) and file != under else file.name} ({why})"
+        for file, why in itertools.islice(left_out.items(), NAMED)
+    ]
+    more = len(left_out) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

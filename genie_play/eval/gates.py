@@ -1,7 +1,7 @@
 """What a world should reach, as data: one set of gates for each preset, by stage and measure.
 
 `spark`: what a world trained on two CPU cores should reach. `pocket`: the bar of the shipped world. Presets without a
-set are measured and not judged.
+set are measured and not judged. `STOPS` are lower: below them nothing is built on a network (`train all`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,19 @@ POCKET: Gates = {
     ("play", "avatar present"): 93.0,
     ("play", "random play that does not end"): 100.0,
     ("sketches", "held codes agree, mean over twelve"): 80.0,
+}
+
+STOPS: Gates = {
+    ("tokenizer", "PSNR, unseen looks"): 27.0,
+    ("tokenizer", "PSNR in the avatar's box, unseen looks"): 22.0,
+    ("tokenizer", "codes used"): 40.0,
+    ("actions", "codes above 2% of use"): 5,
+    ("actions", "reconstruction minus shuffled codes"): 0.7,
+    ("actions", "same start, grounded: the key's code"): 70.0,
+    ("actions", "NMI with the true key"): 0.3,
+    ("dynamics", "hidden cross-entropy, shuffled minus true"): 0.0,
+    ("dynamics", "next frame minus copy-frame"): 1.0,
+    ("dynamics", "delta-t PSNR, t = 4"): 1.0,
 }
 
 GATES: dict[str, Gates] = {"spark": SPARK, "pocket": POCKET}

@@ -50,7 +50,8 @@ def train(
         stages = {name: done for name, done in header.stages.items() if name.startswith("tokenizer")}
         save_genie(genie, replace(header, stages=stages, provenance={**header.provenance, MARK: True}), file)
     recipe = "default" if header.world.dynamics.recipe == "teacher" else "paper"
-    run = loop.Run(out, preset, source, recipe, seed, device, steps)
+    # keys are kept where clips are made, and asked for in their order
+    run = loop.Run(out, preset, source, recipe, seed, device, steps, workers=0, pool=0)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     KeyTrainer(run).fit(deadline)
     return file

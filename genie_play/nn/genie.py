@@ -35,7 +35,7 @@ class Genie(nn.Module):
 
 def save_genie(genie: Genie, header: checkpoint.Header, path: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write a world beside its place and rename it. Weights in `dtype`; codebooks and counters as they are."""
-    tensors = {name: _stored(name, value, dtype) for name, value in genie.state_dict().items()}
+    tensors = {name: stored(name, value, dtype) for name, value in genie.state_dict().items()}
     checkpoint.atomic_write(path, save(tensors, metadata=checkpoint.header_metadata(header)))
 
 
@@ -63,6 +63,7 @@ def load_genie(path: Path, device: str | torch.device = "cpu") -> tuple[Genie, c
     return genie.requires_grad_(False).eval(), header
 
 
-def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+def stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor as it goes into a file: weights in `dtype`, codebooks and counters as they are."""
     keep = not value.is_floating_point() or "quantizer" in name or "code_vectors" in name
     return value.detach().cpu().contiguous() if keep else value.detach().cpu().to(dtype).contiguous()

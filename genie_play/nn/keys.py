@@ -15,6 +15,7 @@ telling what the keys should. Nothing here is about platformers or colours. Know
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,14 @@ class Keys(nn.Module):
         nn.init.normal_(self.past.weight, std=0.3)
         nn.init.zeros_(last.weight)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Keys:
+        # which table is chosen is asked every step: a GPU would have to stop to answer, so that stays here
+        chosen = self.chosen
+        super()._apply(fn, recurse)
+        if chosen.device.type == "cpu":
+            self.chosen = chosen
+        return self
+
     def bars(self, pictures: Tensor, motions: Tensor) -> Tensor:
         """(B, P, M), 0 or more: how much the past and the scene stand against each motion."""
         batch, pairs = motions.shape
@@ -86,11 +95,12 @@ class Keys(nn.Module):
             says.append((each.exp() * (each - mean)).sum(-1).mean())
         left, say = torch.stack(unexplained), torch.stack(says)
         losses = left - POWER_SHARE * say
-        if self.training:
+        if self.training and not self.chosen:
             with torch.no_grad():
-                self.merit[list(tables)] = self.merit[list(tables)].lerp(losses, 0.05)
-        best = losses.argmin()
-        return losses.mean() + BAR_PRICE * bars.float().sum(-1).mean(), left[best].detach(), say[best].detach()
+                self.merit.lerp_(losses, 0.05)
+        best = losses.argmin(keepdim=True)
+        watch = left[best].detach()[0], say[best].detach()[0]
+        return losses.mean() + BAR_PRICE * bars.float().sum(-1).mean(), *watch
 
     def choose(self) -> None:
         """Keep the best table of wishes; the others learn no more."""

@@ -6,6 +6,7 @@ quantised. All state is in buffers, so that it travels with the weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,14 @@ class Quantizer(nn.Module):
         self.register_buffer("idle", torch.zeros(codes))  # training steps since each code was used
         self.register_buffer("started", torch.zeros((), dtype=torch.int64))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        # whether it has started is asked every step: a GPU would have to stop to answer, so that stays here
+        started = self.started
+        super()._apply(fn, recurse)
+        if started.device.type == "cpu":
+            self.started = started
+        return self
+
     def forward(self, z: Tensor) -> Quantized:
         """Quantise (..., d) vectors; in float32, whatever the input is."""
         with torch.autocast(z.device.type, enabled=False):
@@ -80,30 +89,33 @@ class Quantizer(nn.Module):
         self.started.fill_(1)
 
     @torch.no_grad()
-    def update(self, z: Tensor, tokens: Tensor, generator: torch.Generator) -> int:
+    def update(self, z: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Move the codes to the mean of what they caught; restart those unused for `restart_after` steps with the
-        worst-fitted vectors of the batch. Returns how many were restarted."""
+        worst-fitted vectors of the batch. Returns how many were restarted. Nothing here waits for a GPU."""
         points = F.normalize(z.detach().float().flatten(0, -2), dim=-1)
         tokens = tokens.flatten()
-        caught = torch.bincount(tokens, minlength=self.codes).float()
+        caught = torch.zeros_like(self.counts).index_add_(0, tokens, torch.ones_like(tokens, dtype=torch.float32))
         self.counts.mul_(self.decay).add_(caught, alpha=1 - self.decay)
         self.sums.mul_(self.decay).index_add_(0, tokens, points, alpha=1 - self.decay)
         moved = F.normalize(self.sums, dim=-1)
         self.codebook.copy_(torch.where(self.counts[:, None] > 1e-3, moved, self.codebook))
         self.idle.add_(1).masked_fill_(caught > 0, 0)
-        dead = (self.idle > self.restart_after).nonzero()[:, 0]
-        if len(dead) == 0:
-            return 0
+        dead = self.idle > self.restart_after
+        if dead.device.type == "cpu" and not dead.any():
+            return dead.sum()
         fit = (points * self.codebook[tokens]).sum(-1)
         # a random choice among the worst quarter: the very worst are often one and the same thing
-        worst = fit.argsort()[: max(len(points) // 4, len(dead))]
-        chosen = worst[torch.randperm(len(worst), generator=generator)[: len(dead)]]
-        dead = dead[: len(chosen)]
-        self.codebook[dead] = points[chosen]
-        self.sums[dead] = points[chosen]
-        self.counts[dead] = 1.0
-        self.idle[dead] = 0
-        return len(dead)
+        worst = fit.argsort()[: max(len(points) // 4, min(self.codes, len(points)))]
+        order = torch.randperm(len(worst), generator=generator)[: self.codes].to(worst.device, non_blocking=True)
+        # the n-th dead code takes the n-th of them; with more dead codes than vectors the rest wait
+        rank = dead.cumsum(0) - 1
+        dead &= rank < len(order)
+        chosen = points[worst[order[rank.clamp(0, len(order) - 1)]]]
+        self.codebook.copy_(torch.where(dead[:, None], chosen, self.codebook))
+        self.sums.copy_(torch.where(dead[:, None], chosen, self.sums))
+        self.counts.masked_fill_(dead, 1.0)
+        self.idle.masked_fill_(dead, 0)
+        return dead.sum()
 
     def _spread(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Seeds far from one another: k-means++ for few codes, a random choice for many."""

@@ -1,7 +1,11 @@
 """The one training loop, for all stages: steps, optimisers, averages, checkpoints, progress.
 
 A run is a pure function of its configuration and the step: data, masks and noise of step n depend on (seed, n) alone,
-so that stopping and resuming gives the run that would have been. `--minutes` only says when to stop for now.
+so that stopping and resuming gives the run that would have been. `--minutes` only says when to stop for now. Where the
+optimisers are lost (see `pieces.py`) a run goes on over a seam: they warm up again, and the metrics say where.
+
+On a GPU nothing in a step waits for it: data and random numbers are on the device, and whether the loss is a number is
+asked when a line is logged, not at every step.
 """
 
 from __future__ import annotations
@@ -10,11 +14,10 @@ import copy
 import ctypes
 import json
 import logging
-import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,13 @@ from tqdm import tqdm
 
 from genie_play import __version__, checkpoint, paths
 from genie_play.config import PathConfig, StageConfig, WorldConfig, preset, to_dict, training
-from genie_play.data.clips import Source, open_source
+from genie_play.data.clips import PLATFORMERS, Source, open_source
+from genie_play.data.feed import auto_workers
 from genie_play.nn.genie import Genie, load_genie, save_genie
-from genie_play.nn.st_transformer import STBlock
-from genie_play.nn.tokenizer import Conv
-from genie_play.train.stages import PAPER_STAGES, STAGES, Stage, Step
+from genie_play.train import plan
+from genie_play.train.feeder import POOL, Feeder, pool_for
+from genie_play.train.optimisers import learning_rate, make_optimisers, ramp
+from genie_play.train.stages import PAPER_STAGES, STAGES, Outcome, Stage, Step
 from genie_play.types import BackendError, CheckpointError, GenieError, Label
 
 log = logging.getLogger(__name__)
@@ -39,11 +44,19 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
 SAVE_SECONDS = 120.0  # between checkpoints of a run
 COMPILE_FROM = 500  # steps from which compiling pays: it costs about a minute and halves a step of dynamics
+COMPILE_MINUTES = 4.0  # of a stage's plan from which it pays
+SEAM = 0.02  # share of the steps in which optimisers and averages warm up again after a seam
+META = "genie_play_training"  # the metadata key of a training state
+FINE = -1  # no step whose loss was not a number
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, on what and where to; `steps` overrides those of the preset."""
+    """What is trained, on what and where to; `steps` overrides those of the preset.
+
+    `plan`: minutes that all stages may take together, which set their steps. `workers` make batches ahead (None: as
+    many as the machine has cores to spare); `pool` clips roll on the device (None: on a GPU, see `feeder.py`).
+    """
 
     out: Path
     preset: str
@@ -52,6 +65,20 @@ class Run:
     seed: int = 0
     device: str = "auto"
     steps: int | None = None
+    plan: float | None = None
+    workers: int | None = None
+    pool: int | None = None
+
+
+@dataclass
+class DeviceStep(Step):
+    """A step whose random numbers are drawn on the device: a GPU need not wait for them."""
+
+    drawn: torch.Generator
+
+    def rand(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
+        """Uniform numbers, on the device of the generator, whatever was asked for."""
+        return torch.rand(*shape, generator=self.drawn, device=self.drawn.device)
 
 
 def train(
@@ -64,14 +91,17 @@ def train(
     device: str = "auto",
     recipe: str = "default",
     seed: int = 0,
+    after: Callable[[Stage, Run], None] | None = None,
+    **options: Any,
 ) -> Path:
     """Train one stage, or "all" in order, into the folder `out`; returns the world file.
 
     Resumes from what `out` holds. `minutes` is for the whole call and ends it cleanly. GenieError on a folder that
     cannot be written, a stage whose forerunners are missing, a source that cannot be read, or a loss that is not a
-    number (the last good checkpoint stays).
+    number (the last good checkpoint stays). `after` is called with each stage that is through, and may raise; the
+    other `options` are those of `Run`.
     """
-    run = Run(Path(out), preset_name, source, recipe, seed, device, steps)
+    run = Run(Path(out), preset_name, source, recipe, seed, device, steps, **options)
     stages = stages_of(preset_name, recipe)
     if recipe not in ("default", "paper"):
         raise GenieError(f"no recipe is called {recipe!r}; there are default and paper")
@@ -80,15 +110,29 @@ def train(
     paths.writable(run.out)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for name in stages if stage == "all" else [stage]:
-        if not Trainer(stages[name], run).fit(deadline):
+        trainer = Trainer(stages[name], run)
+        trainer.plan()
+        if not trainer.fit(deadline):
             log.warning("time is up in stage %s; the same command goes on from here", name)
             break
+        if after is not None:
+            after(stages[name], run)
     return world_file(run.out)
 
 
 def world_file(out: Path) -> Path:
     """The file of the world that is trained in the folder `out`."""
     return out / f"{out.resolve().name}.safetensors"
+
+
+def state_file(out: Path, stage: str) -> Path:
+    """All that exact resuming of a stage needs."""
+    return out / "training" / f"{stage}.safetensors"
+
+
+def raw_file(out: Path, stage: str) -> Path:
+    """The weights of a stage in training as they came from another machine, without optimisers (see `pieces.py`)."""
+    return out / "training" / f"{stage}.raw.safetensors"
 
 
 class Trainer:
@@ -98,10 +142,10 @@ class Trainer:
         self.stage, self.run = stage, run
         self.device = pick_device(run.device)
         self.world = world_of(run.preset, run.recipe)
-        plan = training(run.preset)
-        self.config: StageConfig = getattr(plan, stage.name)
-        if run.steps:
-            self.config = replace(self.config, steps=run.steps)
+        self.config: StageConfig = getattr(training(run.preset), stage.name)
+        steps = run.steps or plan.read(run.out).steps.get(stage.name)
+        if steps:
+            self.config = replace(self.config, steps=steps)
         self.genie, self.header = self._load()
         self.genie.to(self.device)
         self.learners = [self.genie.get_submodule(name) for name in stage.learns]
@@ -112,14 +156,38 @@ class Trainer:
         self.average = [copy.deepcopy(learner).requires_grad_(False) for learner in self.learners]
         self.optimisers = make_optimisers(self.learners, self.config)
         self.step = 0
+        self.seam: int | None = None  # the step at which the optimisers were started anew
+        self.trouble = torch.tensor(FINE, device=self.device)  # the first step whose loss was not a number
+        self.pool = run.pool
+        self._feeder: Feeder | None = None
+        self._drawn = torch.Generator(self.device)
+        self.compiled = False
         self.amp = self.device.type == "cuda" or fast_bfloat16()
         self.source: Source = open_source(run.source, self.world.size, run.seed)
         self._resume()
+        if self.pool is None:
+            self.pool = POOL if self.device.type == "cuda" else 0
 
     @property
     def state_file(self) -> Path:
         """Weights, averages and optimisers of this stage: what resuming needs."""
-        return self.run.out / "training" / f"{self.stage.name}.safetensors"
+        return state_file(self.run.out, self.stage.name)
+
+    @property
+    def begun(self) -> bool:
+        """Whether steps were taken, here or elsewhere."""
+        return self.step > 0
+
+    def plan(self) -> None:
+        """Set the steps of a stage that has not begun by the minutes it may take, from the measured time of a step."""
+        if not self.run.plan or self.run.steps or self.begun or self.stage.name in plan.read(self.run.out).steps:
+            return
+        if plan.share(self.stage.name) * self.run.plan >= COMPILE_MINUTES:
+            self._compile()
+        seconds = self.seconds_a_step()
+        steps = plan.add(self.run.out, self.run.plan, self.stage.name, seconds)
+        self.config = replace(self.config, steps=steps)
+        log.warning("%s: %.1f ms a step, so %d steps", self.stage.name, 1000 * seconds, steps)
 
     def fit(self, deadline: float | None = None) -> bool:
         """Train to the last step (True) or to the deadline (False)."""
@@ -127,9 +195,7 @@ class Trainer:
             if not set(self.stage.learns) <= set(self.header.stages):
                 self.save()  # the run is here and the world that it made is not
             return True
-        self.genie.train()
-        if self.config.steps >= COMPILE_FROM:
-            self._compile()
+        self._get_ready()
         saved, started, first = time.monotonic(), time.monotonic(), self.step
         bar = tqdm(
             total=self.config.steps,
@@ -143,9 +209,11 @@ class Trainer:
                 watch = self.take_step()
                 bar.update()
                 if self.step % LOG_EVERY == 0 or self.step == self.config.steps:
+                    self.check()
                     row = {name: round(float(value), 5) for name, value in watch.items()}
                     seconds = time.monotonic() - started
                     row["frames_per_second"] = round((self.step - first) * self._frames_a_step() / seconds, 1)
+                    row["waited"] = round(self._feed().waited / seconds, 4)
                     self._log(row, bar)
                 now = time.monotonic()
                 late = deadline is not None and now > deadline
@@ -161,27 +229,32 @@ class Trainer:
             raise
         finally:
             bar.close()
+            self.close()
         return True
 
     def take_step(self) -> dict[str, Any]:
-        """One step of the optimisers; returns what to log. GenieError if the loss is not a number."""
-        generator = torch.Generator().manual_seed(self.run.seed * 1_000_003 + self.step)
-        frames = self.source.batch(self.step, self.config.batch, self.config.frames)
-        pictures = torch.from_numpy(frames).to(self.device).float() / 255
-        rate = learning_rate(self.step, self.config)
+        """One step of the optimisers; returns what to log. GenieError if the loss is not a number.
+
+        On a GPU nothing waits for the step to be through, and `check` says later whether all was well.
+        """
+        return self.learn(self._feed().take())
+
+    def learn(self, frames: Tensor) -> dict[str, Any]:
+        """The step on clips (B, T, H, W, 3) uint8."""
+        rate = learning_rate(self.step, self.config) * ramp(self.step, self.seam, self.config, SEAM)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            outcome = self.stage.loss(self.genie, pictures, Step(self.step, self.config.steps, generator))
+            outcome: Outcome = self.stage.loss(self.genie, frames.to(self.device).float() / 255, self._step())
         outcome.loss.backward()
         parameters = [p for learner in self.learners for p in learner.parameters()]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        loss = float(outcome.loss.detach())
-        if not (math.isfinite(loss) and math.isfinite(float(norm))):
-            where = f"{self.stage.name} at step {self.step}"
-            kept = self.state_file if self.state_file.exists() else "none yet"
-            raise GenieError(f"the loss of {where} is not a number; the last good checkpoint is {kept}")
+        loss = outcome.loss.detach()
+        fine = torch.isfinite(loss) & torch.isfinite(norm)
+        self.trouble = torch.where(fine | (self.trouble != FINE), self.trouble, self.step)
+        if self.device.type == "cpu":
+            self.check()  # costs nothing here
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -191,9 +264,50 @@ class Trainer:
         self.step += 1
         return {"loss": loss, "norm": norm, "rate": rate, **outcome.watch}
 
+    def check(self) -> None:
+        """GenieError names the first step whose loss was not a number, if there was one."""
+        step = int(self.trouble)
+        if step != FINE:
+            kept = self.state_file if self.state_file.exists() else "none yet"
+            raise GenieError(
+                f"the loss of {self.stage.name} at step {step} is not a number; the last good checkpoint is {kept}"
+            )
+
+    def seconds_a_step(self) -> float:
+        """The mean time of a step over the whole of the stage, measured; weights and all else are as they were."""
+        self.genie.train()
+        kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
+        batch = self.config.batch, self.config.frames
+        spent = 0.0
+        for timed in (False, True):  # what is compiled or allocated once must not count
+            for tenth in range(1, 10, 2):
+                self.step = tenth * self.config.steps // 10
+                begin = time.perf_counter()
+                clips = self.source.batch(tenth, *batch)
+                # others make batches meanwhile
+                begin = time.perf_counter() if self._workers() else begin
+                float(self.learn(torch.from_numpy(clips))["loss"])
+                spent += (time.perf_counter() - begin) * timed
+        self.check()
+        self.step = 0
+        for learner, state in zip(self.learners, kept, strict=True):
+            learner.load_state_dict(state)
+        self.average = [copy.deepcopy(learner).requires_grad_(False) for learner in self.learners]
+        self.optimisers = make_optimisers(self.learners, self.config)
+        return spent / 5
+
+    def close(self) -> None:
+        """End what makes batches. Twice is fine."""
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
+
     def save(self) -> None:
-        """Write what resuming needs, then the world with the averaged weights."""
+        """Write what resuming needs, then the world with the averaged weights, unless a loss was no number."""
+        self.check()
         tensors: dict[str, Tensor] = {"step": torch.tensor(self.step)}
+        if self.seam is not None:
+            tensors["seam"] = torch.tensor(self.seam)
         for index, (learner, average) in enumerate(zip(self.learners, self.average, strict=True)):
             tensors |= {f"weights.{index}.{k}": v for k, v in learner.state_dict().items()}
             tensors |= {f"average.{index}.{k}": v for k, v in average.state_dict().items()}
@@ -202,8 +316,9 @@ class Trainer:
                 tensors |= {f"optimiser.{index}.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         paths.writable(self.state_file.parent)
-        meta = json.dumps({"stage": to_dict(self.config), "world": to_dict(self.world)}, sort_keys=True)
-        checkpoint.atomic_write(self.state_file, save(tensors, metadata={"genie_play_training": meta}))
+        about = {"stage": to_dict(self.config), "world": to_dict(self.world), "pool": self.pool}
+        meta = json.dumps(about, sort_keys=True)
+        checkpoint.atomic_write(self.state_file, save(tensors, metadata={META: meta}))
         done = {
             "steps": self.step,
             "of": self.config.steps,
@@ -219,8 +334,39 @@ class Trainer:
         self.header = replace(self.header, world=self.world, stages=stages, provenance=provenance)
         save_genie(genie, self.header, world_file(self.run.out))
 
+    def _get_ready(self) -> None:
+        self.genie.train()
+        if self.config.steps >= COMPILE_FROM:
+            self._compile()
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all steps have the same shapes
+
+    def _workers(self) -> int:
+        """How many processes make batches; a short run ends before they have begun."""
+        if self.run.workers is not None:
+            return self.run.workers
+        return auto_workers() if self.config.steps - self.step >= COMPILE_FROM else 0
+
+    def _feed(self) -> Feeder:
+        if self._feeder is None:
+            batch = self.config.batch, self.config.frames
+            pool = pool_for(self.pool or 0, *batch, self.run.source not in PLATFORMERS)
+            self._feeder = Feeder(self.source, *batch, self.step, self.device, self._workers(), pool, self.run.seed)
+        return self._feeder
+
+    def _step(self) -> Step:
+        """What the loss of this step may look at; its random numbers depend on the seed and the step alone."""
+        seed = self.run.seed * 1_000_003 + self.step
+        generator = torch.Generator().manual_seed(seed)
+        if self.device.type == "cpu":
+            return Step(self.step, self.config.steps, generator)
+        return DeviceStep(self.step, self.config.steps, generator, self._drawn.manual_seed(seed))
+
     def _compile(self) -> None:
         """Compile the networks in place, where a C++ compiler (CPU) or Triton (GPU) is there to do it."""
+        if self.compiled:
+            return
+        self.compiled = True
         if self.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             log.info("no C++ compiler: training runs uncompiled, about half as fast")
             return
@@ -252,6 +398,8 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        # after a seam what the optimisers do before they have found their feet counts for little
+        decay = 1 - (1 - decay) * ramp(self.step, self.seam, self.config, SEAM)
         for learner, average in zip(self.learners, self.average, strict=True):
             torch._foreach_lerp_(list(average.parameters()), list(learner.parameters()), 1 - decay)
 
@@ -276,16 +424,39 @@ class Trainer:
         return genie, header
 
     def _resume(self) -> None:
-        if not self.state_file.exists():
-            return
-        with safe_open(self.state_file, framework="pt") as file:
-            made = json.loads(file.metadata()["genie_play_training"])
-            if made["world"] != json.loads(json.dumps(to_dict(self.world))) or made["stage"] != to_dict(self.config):
-                raise CheckpointError(
-                    f"{self.state_file} was made with other settings; the same ones go on, another --out starts anew"
-                )
+        """Go on from the state of this folder, exactly; from raw weights that came from elsewhere, over a seam; or know
+        that the stage is through, where only its world is here."""
+        raw = raw_file(self.run.out, self.stage.name)
+        if self.state_file.exists():
+            self._take_up(self._read_state(self.state_file))
+        elif raw.exists():
+            tensors = self._read_state(raw)
+            self.step = self.seam = int(tensors["step"])
+            for index, learner in enumerate(self.learners):
+                part = _under(tensors, f"weights.{index}.")
+                learner.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in part.items()})
+            self._write({"seam": True})
+        else:
+            done = [self.header.stages.get(name, {}) for name in self.stage.learns]
+            if all(d.get("steps", 0) >= d.get("of", 1) and d.get("of", 0) >= self.config.steps for d in done):
+                self.step = self.config.steps
+
+    def _read_state(self, path: Path) -> dict[str, Tensor]:
+        with safe_open(path, framework="pt") as file:
+            made = json.loads(file.metadata()[META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        self.step = int(tensors.pop("step"))
+        same = made["world"] == json.loads(json.dumps(to_dict(self.world))) and made["stage"] == to_dict(self.config)
+        pool = made.get("pool", 0)
+        if not same or self.pool not in (None, pool):
+            raise CheckpointError(
+                f"{path} was made with other settings; the same ones go on, another --out starts anew"
+            )
+        self.pool = pool
+        return tensors
+
+    def _take_up(self, tensors: dict[str, Tensor]) -> None:
+        self.step = int(tensors["step"])
+        self.seam = int(tensors["seam"]) if "seam" in tensors else None
         for index, (learner, average) in enumerate(zip(self.learners, self.average, strict=True)):
             learner.load_state_dict(_under(tensors, f"weights.{index}."))
             average.load_state_dict(_under(tensors, f"average.{index}."))
@@ -299,11 +470,14 @@ class Trainer:
     def _frames_a_step(self) -> int:
         return self.config.batch * self.config.frames
 
-    def _log(self, row: dict[str, float], bar: tqdm) -> None:
+    def _write(self, row: dict[str, Any]) -> None:
         record = {"stage": self.stage.name, "step": self.step, "of": self.config.steps, "time": time.time(), **row}
         with open(self.run.out / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        shown = " ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("norm", "rate"))
+
+    def _log(self, row: dict[str, float], bar: tqdm) -> None:
+        self._write(row)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in ("norm", "rate", "waited"))
         if bar.disable:
             if self.step % (10 * LOG_EVERY) == 0 or self.step == self.config.steps:
                 left = (self.config.steps - self.step) * self._frames_a_step() / max(row["frames_per_second"], 1e-6)
@@ -340,44 +514,6 @@ def fresh_header(world: WorldConfig) -> checkpoint.Header:
     )
     labels = tuple(Label(code) for code in range(world.actions.codes))
     return checkpoint.Header(world=world, path=path, labels=labels, idle=0)
-
-
-def make_optimisers(learners: Iterable[nn.Module], config: StageConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices of the ST blocks, AdamW for the rest; each group remembers its peak rate."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for learner in learners:
-        hidden = {
-            id(layer.weight)
-            for block in learner.modules()
-            if isinstance(block, (STBlock, Conv))
-            for layer in block.modules()
-            if isinstance(layer, (nn.Linear, Conv))
-        }
-        for parameter in learner.parameters():
-            (matrices if id(parameter) in hidden else rest).append(parameter)
-    groups = [
-        {"params": [p for p in rest if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.95))
-    ]
-    if matrices:
-        optimisers.append(
-            torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay, momentum=0.95)
-        )
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["peak"] = group["lr"]
-    return optimisers
-
-
-def learning_rate(step: int, config: StageConfig) -> float:
-    """Warm-up, plateau, linear decay to zero at the last step (WSD), as a share of the peak."""
-    up = min(1.0, (step + 1) / max(1, round(config.warmup * config.steps)))
-    down = min(1.0, (config.steps - step) / max(1, round(config.decay * config.steps)))
-    return min(up, down)
 
 
 def pick_device(name: str) -> torch.device:

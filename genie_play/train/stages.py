@@ -120,7 +120,7 @@ def actions_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 
     error = (seen.predicted.detach() - seen.target).square().mean()
     copy = (seen.source - seen.target).square().mean()
-    watch = {"psnr": psnr(error), "copy": psnr(copy), "used": _used(seen.quantized.tokens, actions.config.codes)}
+    watch = {"psnr": psnr(error), "copy": psnr(copy), "used": _used(seen.quantized.tokens, actions.quantizer.codes)}
     return Outcome(actions.loss(seen), watch, after)
 
 
@@ -277,19 +277,23 @@ def masked_cross_entropy(
     """Mean cross-entropy of the masked tokens, changed ones weighted; `near` spreads a little over near codes."""
     changed = torch.zeros_like(mask)
     changed[:, 1:] = clean[:, 1:] != clean[:, :-1]
-    target, weight = clean[mask], torch.where(changed[mask], CHANGED_WEIGHT, 1.0)
-    scores = F.log_softmax(genie.dynamics.logits(hidden[mask]), -1)
+    # a GPU would have to stop to count the masked ones: there all are looked at and the others weigh nothing
+    where = (
+        mask.flatten().nonzero()[:, 0] if mask.device.type == "cpu" else torch.arange(mask.numel(), device=mask.device)
+    )
+    target, masked, moved = (x.flatten()[where] for x in (clean, mask.float(), (mask & changed).float()))
+    scores = F.log_softmax(genie.dynamics.logits(hidden.flatten(0, 2)[where]), -1)
     exact = -scores.gather(-1, target[:, None])[:, 0]
     each = exact
     if near is not None:
         each = (1 - SMOOTHING) * exact - SMOOTHING * scores.gather(-1, near[target]).mean(-1)
+    weight = masked + (CHANGED_WEIGHT - 1) * moved
     loss = (weight * each).sum() / weight.sum()
     with torch.no_grad():
         right = (scores.argmax(-1) == target).float()
-        moved = changed[mask]
         watch: dict[str, float | Tensor] = {
-            "ce": exact.mean(),
-            "right": right.mean(),
+            "ce": (exact * masked).sum() / masked.sum(),
+            "right": (right * masked).sum() / masked.sum(),
             "moved_right": (right * moved).sum() / moved.sum().clamp_min(1),
         }
     return loss, watch
@@ -309,4 +313,4 @@ def _tend(quantizer: Quantizer, latents: Tensor, tokens: Tensor, step: Step, sha
 
 
 def _used(tokens: Tensor, codes: int) -> Tensor:
-    return (torch.bincount(tokens.flatten(), minlength=codes) > 0).float().mean()
+    return torch.zeros(codes, device=tokens.device).index_fill_(0, tokens.flatten(), 1.0).mean()
