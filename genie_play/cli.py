@@ -363,7 +363,7 @@ def _eval(args: argparse.Namespace) -> int:
         from genie_play.eval import study
 
         if args.save or args.page or args.upper_bound or args.source:
-            raise GenieError("--sweep is of the own game and changes nothing; leave out --save, --page, --upper-bound and --source")
+            raise GenieError("--sweep stands alone; leave out --save, --page, --upper-bound and --source")
         found = study.study(args.world, args.out, args.quick, args.steps or study.STEPS, _note)
         _show(args, found, study.table(found))
         return 0
