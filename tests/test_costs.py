@@ -42,7 +42,7 @@ class OnTheRing(TorchDispatchMode):
         inside = [a for a in args if isinstance(a, torch.Tensor) and a.untyped_storage().data_ptr() in self.memory]
         if inside and op is torch.ops.aten.mul.Tensor:
             self.flops += 2 * out.numel()
-        elif inside and op in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default):
+        elif inside and op in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.matmul.default):
             self.flops += 2 * out.numel() * args[0].shape[-1]
         return out
 

