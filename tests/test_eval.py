@@ -38,7 +38,19 @@ def run(capsys, *words):
 def tiny(tmp_path_factory) -> Path:
     """A tiny world that was trained for two steps a stage: it plays noise, through all the same code."""
     folder = tmp_path_factory.mktemp("worlds") / "small"
-    words = ("train", "all", "--ungated", "--preset", "tiny", "--source", "platformer-calm", "--steps", 2, "--out", folder)
+    words = (
+        "train",
+        "all",
+        "--ungated",
+        "--preset",
+        "tiny",
+        "--source",
+        "platformer-calm",
+        "--steps",
+        2,
+        "--out",
+        folder,
+    )
     assert cli.main([str(word) for word in words]) == 0
     return folder
 
