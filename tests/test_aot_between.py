@@ -31,7 +31,8 @@ def compiled(kernel, types: dict[str, str], warps: int = 4, **constants):
     # what the launcher finds out for itself: memory starts at multiples of 16 bytes
     aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if signature[n].startswith("*")}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    options = {"num_warps": warps, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     assert ".target sm_90" in made.asm["ptx"]
     assert made.metadata.shared <= 227 * 1024
     registers, spills = resources(made)

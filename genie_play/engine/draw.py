@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genie_play import philox
-from genie_play.ops.reference import Revealed, _gumbel, _inverse, _most_confident, embed
+from genie_play.ops.reference import Revealed, embed, gumbel, inverse_cdf, most_confident
 
 _MUL_A, _MUL_B = 0xD2511F53, 0xCD9E8D57
 _KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
@@ -82,14 +82,14 @@ def reveal(
     if not temperature:
         best, codes = scaled.max(-1)
     elif variant == "gumbel":
-        best, codes = (scaled + _gumbel(token_uniforms(key, positions, len(head), step))).max(-1)
+        best, codes = (scaled + gumbel(token_uniforms(key, positions, len(head), step))).max(-1)
     else:
-        best, codes = _inverse(scaled, position_uniforms(key, positions, step, philox.TOKEN_NOISE))
+        best, codes = inverse_cdf(scaled, position_uniforms(key, positions, step, philox.TOKEN_NOISE))
     if ranked:
         confidence = scaled.gather(-1, codes[..., None])[..., 0] - scaled.logsumexp(-1)
         if choice_temperature:
-            confidence = confidence + choice_temperature * _gumbel(position_uniforms(key, positions, step))
-        keep = _most_confident(confidence.masked_fill(~(masked & best.isfinite()), -torch.inf), int(which))
+            confidence = confidence + choice_temperature * gumbel(position_uniforms(key, positions, step))
+        keep = most_confident(confidence.masked_fill(~(masked & best.isfinite()), -torch.inf), int(which))
     else:
         keep = masked & best.isfinite()
     tokens = tokens.index_copy(1, positions, torch.where(keep, codes, tokens.index_select(1, positions)))

@@ -217,7 +217,7 @@ def _choices(genie: Genie, ring: FixedRing, path: PathConfig) -> str:
     other = building.stack(dynamics.blocks, dynamics.norm, path)
     logits = [dynamics.logits(way.read(x, ring, way.look(ring)))[0] for way in (plain, other)]
     key = draw.Key(told + 5, told + 6)
-    noise = draw._gumbel(draw.token_uniforms(key, torch.arange(dynamics.n_tokens, device=device), dynamics.codes, 0))
+    noise = draw.gumbel(draw.token_uniforms(key, torch.arange(dynamics.n_tokens, device=device), dynamics.codes, 0))
     best = (logits[0] + noise).topk(2, -1).values
     sure = best[:, 0] - best[:, 1] > MARGIN
     apart = (logits[0] + noise).argmax(-1) != (logits[1] + noise).argmax(-1)

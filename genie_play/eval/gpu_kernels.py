@@ -16,7 +16,7 @@ from torch import Tensor
 def touch(numbers: Tensor, pdl: bool = False) -> None:
     """Add 1 to each of the numbers, one program each."""
     options = {"launch_pdl": True} if pdl else {}
-    _touch_kernel[(numbers.numel(),)](numbers, PDL=pdl, num_warps=1, **options)
+    _touch_kernel[(numbers.numel(),)](numbers, PDL=pdl, num_warps=1, enable_fp_fusion=True, **options)
 
 
 @triton.jit

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genie_play.ops.reference_layers import E4M3_MAX
+
 FP8 = torch.float8_e4m3fn
-LARGEST = 448.0  # of e4m3
 SMALLEST_PEAK = 1e-12  # a row of zeros keeps a scale that can be divided by
 
 
@@ -28,9 +29,9 @@ class Rows(NamedTuple):
 def quantise_rows(x: Tensor) -> Rows:
     """(..., D) in fp8."""
     x = x.float()
-    scale = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_PEAK) * (1.0 / LARGEST)
+    scale = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_PEAK) * (1.0 / E4M3_MAX)
     # e4m3 has no infinity: what rounding puts beyond the largest would become not a number
-    return Rows((x / scale).clamp(-LARGEST, LARGEST).to(FP8), scale)
+    return Rows((x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(FP8), scale)
 
 
 def square_quantise(x: Tensor) -> Rows:

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from genie_play.ops.between_reference import FP8, LARGEST, SMALLEST_PEAK, Rows
+from genie_play.ops.between_reference import FP8, SMALLEST_PEAK, Rows
+from genie_play.ops.reference_layers import E4M3_MAX
 
 LARGEST_TILE = 4096  # numbers of a ring's keys, or values, that one program of `temporal` holds
 
@@ -46,6 +47,7 @@ def split_heads(
     _split_kernel[(batch * n_tokens,)](
         qkv, q, k, v, q_scale, k_scale, cos, sin, n_tokens, heads, head_dim**-0.5, eps,
         HEAD_DIM=head_dim, BLOCK_H=triton.next_power_of_2(heads), ROTARY=rotary is not None, num_warps=4,
+        enable_fp_fusion=True,
     )  # fmt: skip
     return q, k, v
 
@@ -72,7 +74,7 @@ def temporal(
     _temporal_kernel[(n_tokens, triton.cdiv(heads, block_h))](
         q, k, v, ring_k, ring_v, scales_k if fp8 else q, scales_v if fp8 else q, bias, seen,
         batch, n_tokens, heads, slots,
-        HEAD_DIM=head_dim, BLOCK_H=block_h, BLOCK_P=block_p, SCALED=fp8, num_warps=4,
+        HEAD_DIM=head_dim, BLOCK_H=block_h, BLOCK_P=block_p, SCALED=fp8, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return seen
 
@@ -89,8 +91,8 @@ def _rows(
     block = triton.next_power_of_2(width)
     _rows_kernel[(x.numel() // width,)](
         x, x if y is None else y, total, x if gain is None else gain, numbers, scales, width, eps,
-        ADD=y is not None, NORM=gain is not None, SQUARE=square, LARGEST=LARGEST, SMALLEST=SMALLEST_PEAK,
-        BLOCK=block, num_warps=min(max(block // 512, 1), 8),
+        ADD=y is not None, NORM=gain is not None, SQUARE=square, LARGEST=E4M3_MAX, SMALLEST=SMALLEST_PEAK,
+        BLOCK=block, num_warps=min(max(block // 512, 1), 8), enable_fp_fusion=True,
     )  # fmt: skip
     return total, Rows(numbers, scales)
 

@@ -70,7 +70,7 @@ class Revealed(NamedTuple):
 def pack(passes: Sequence[tuple[Noise, float, float]]) -> Dials:
     """Dials (S, 3), (S, 2) on the host from the (noise, temperature, choice temperature) of each pass of a frame."""
     integers = [((noise.seed + 2**63) % 2**64 - 2**63, noise.frame, noise.step) for noise, _, _ in passes]
-    floats = [(_inverse_of(temperature), choice) for _, temperature, choice in passes]
+    floats = [(inverse_of(temperature), choice) for _, temperature, choice in passes]
     return Dials(torch.tensor(integers, dtype=torch.int64), torch.tensor(floats, dtype=torch.float32))
 
 
@@ -111,8 +111,8 @@ def reveal(
     A position whose logits are not finite stays hidden: a V after the last pass means that the network is broken. With
     `Dials` for noise both temperatures are theirs, and the arguments are not read.
     """
-    _check(hidden, head, tokens, table, which, temperature)
-    inverse = _inverse_of(temperature)
+    check(hidden, head, tokens, table, which, temperature)
+    inverse = inverse_of(temperature)
     if isinstance(noise, Dials):
         noise, inverse, choice_temperature = noise.read()
     if variant not in VARIANTS:
@@ -123,7 +123,7 @@ def reveal(
         return Revealed(tokens.clone(), embed(tokens, table, base))
     if isinstance(which, int):
         codes, confidence = _draw(hidden, head, noise, positions, inverse, variant, choice_temperature)
-        keep = _most_confident(confidence.masked_fill(~masked[:, positions], -torch.inf), which)
+        keep = most_confident(confidence.masked_fill(~masked[:, positions], -torch.inf), which)
     else:
         codes, confidence = _draw(hidden, head, noise, positions, inverse, variant)
         keep = masked[:, positions] & (confidence > -torch.inf)
@@ -188,19 +188,19 @@ def _draw(
     if not inverse:
         best, codes = scaled.max(-1)
     elif variant == "gumbel":
-        best, codes = (scaled + _gumbel(_token_uniforms(noise, positions, len(head)))).max(-1)
+        best, codes = (scaled + gumbel(_token_uniforms(noise, positions, len(head)))).max(-1)
     else:
-        best, codes = _inverse(scaled, _position_uniforms(noise, positions, philox.TOKEN_NOISE))
+        best, codes = inverse_cdf(scaled, _position_uniforms(noise, positions, philox.TOKEN_NOISE))
     broken = ~best.isfinite()
     if choice_temperature is None:
         return codes, best.masked_fill(broken, -torch.inf)
     confidence = scaled.gather(-1, codes[..., None])[..., 0] - scaled.logsumexp(-1)
     if choice_temperature:
-        confidence += choice_temperature * _gumbel(_position_uniforms(noise, positions, philox.CHOICE_NOISE))
+        confidence += choice_temperature * gumbel(_position_uniforms(noise, positions, philox.CHOICE_NOISE))
     return codes, confidence.masked_fill(broken, -torch.inf)
 
 
-def _inverse(scaled: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def inverse_cdf(scaled: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """The first code at which the cumulative distribution passes the uniform of its position (R,), and its logit."""
     total = scaled.softmax(-1).cumsum(-1)  # (B, R, V)
     target = (uniforms[:, None] * total[..., -1:]).contiguous()
@@ -210,7 +210,7 @@ def _inverse(scaled: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     return scaled.gather(-1, codes)[..., 0] + 0 * total[..., -1], codes[..., 0]
 
 
-def _most_confident(confidence: Tensor, count: int) -> Tensor:
+def most_confident(confidence: Tensor, count: int) -> Tensor:
     """Which of (B, R) are among the `count` highest above -inf; ties to the lowest index, so never more than count."""
     place = torch.arange(confidence.shape[1], device=confidence.device)
     mine, other = confidence[:, :, None], confidence[:, None, :]
@@ -218,11 +218,13 @@ def _most_confident(confidence: Tensor, count: int) -> Tensor:
     return (rank < count) & (confidence > -torch.inf)
 
 
-def _inverse_of(temperature: float) -> float:
+def inverse_of(temperature: float) -> float:
+    """What logits are multiplied by before the draw; 0, which no temperature gives, stands for temperature 0."""
     return 1.0 / temperature if temperature else 0.0
 
 
-def _gumbel(uniforms: Tensor) -> Tensor:
+def gumbel(uniforms: Tensor) -> Tensor:
+    """-log(-log(u)) of uniforms in (0, 1), elementwise."""
     return uniforms.log().neg_().log_().neg_()
 
 
@@ -242,9 +244,8 @@ def _on_host(positions: Tensor) -> np.ndarray:
     return positions.cpu().numpy()
 
 
-def _check(
-    hidden: Tensor, head: Tensor, tokens: Tensor, table: Tensor, which: Tensor | int, temperature: float
-) -> None:
+def check(hidden: Tensor, head: Tensor, tokens: Tensor, table: Tensor, which: Tensor | int, temperature: float) -> None:
+    """ValueError names what does not fit in the arguments of `reveal`."""
     if hidden.dim() != 3 or tokens.shape != hidden.shape[:2]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)} and tokens {tuple(tokens.shape)} should be (B, N, D) and (B, N)"

@@ -49,7 +49,7 @@ def temporal(
         n_tokens, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], ring_k.stride(0), batch // rows,
         HEADS=heads, HEAD_DIM=head_dim, SLOTS=slots, WRITE=slot is not None,
         BLOCK_N=block_n, BLOCK_P=block_p, BLOCK_D=block_d,
-        num_warps=min(max(block_n * block_p * block_d // 1024, 1), 4),
+        num_warps=min(max(block_n * block_p * block_d // 1024, 1), 4), enable_fp_fusion=True,
     )  # fmt: skip
     return seen
 
@@ -86,7 +86,7 @@ def spatial(
         q, k, v, earlier_k, earlier_v, previous_key.contiguous(), seen, *strides,
         N_TOKENS=n_tokens, HEADS=heads, HEAD_DIM=head_dim, UPCAST=INTERPRETED,
         BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=max(triton.next_power_of_2(head_dim), 16),
-        num_warps=8 if block_m > 64 else 4,
+        num_warps=8 if block_m > 64 else 4, enable_fp_fusion=True,
     )  # fmt: skip
     return seen
 

@@ -57,7 +57,7 @@ def project_heads(
         x, x if gain is None else gain, values, scales, q_scale, k_scale, cos, sin, qkv, rows, n_tokens,
         WIDTH=x.shape[2], COLUMNS=columns, HEAD_DIM=head_dim, Q_FACTOR=head_dim**-0.5, EPS=EPSILON,
         GAIN=gain is not None, FP8=isinstance(weight, Rows8), ROTARY=rotary is not None, UPCAST=INTERPRETED,
-        BLOCK_M=block_m, BLOCK_F=block_f, BLOCK_D=_depth(x, weight), num_warps=warps,
+        BLOCK_M=block_m, BLOCK_F=block_f, BLOCK_D=_depth(x, weight), num_warps=warps, enable_fp_fusion=True,
     )  # fmt: skip
     q, k, v = qkv.unflatten(-1, (3, -1, head_dim)).unbind(2)
     return Heads(q, k, v)
@@ -84,7 +84,7 @@ def quantize_rows(x: Tensor, gain: Tensor | None = None, norm: bool = False) -> 
         _quantize_kernel[(x.numel() // width,)](
             x, x if gain is None else gain, values, scales, WIDTH=width, EPS=EPSILON, LARGEST=E4M3_MAX, NORM=norm,
             GAIN=norm and gain is not None, UPCAST=INTERPRETED, BLOCK_D=block_d,
-            num_warps=min(max(block_d // 1024, 1), 16),
+            num_warps=min(max(block_d // 1024, 1), 16), enable_fp_fusion=True,
         )  # fmt: skip
     return Rows8(values, scales)
 
@@ -112,7 +112,7 @@ def _linear(x: Tensor, gain: Tensor | None, weight: Tensor | Rows8, residual: Te
         x, x if gain is None else gain, values, scales, y if residual is None else residual.contiguous(), y, rows,
         WIDTH=x.shape[2], COLUMNS=columns, EPS=EPSILON,
         GAIN=gain is not None, FP8=isinstance(weight, Rows8), FEED=residual is None, UPCAST=INTERPRETED,
-        BLOCK_M=block_m, BLOCK_F=block_f, BLOCK_D=_depth(x, weight), num_warps=warps,
+        BLOCK_M=block_m, BLOCK_F=block_f, BLOCK_D=_depth(x, weight), num_warps=warps, enable_fp_fusion=True,
     )  # fmt: skip
     return y
 

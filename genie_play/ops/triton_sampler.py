@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from genie_play.ops.reference import Dials, Noise, Revealed, _check, _inverse_of
+from genie_play.ops.reference import Dials, Noise, Revealed, check, inverse_of
 
 # the interpreter multiplies bfloat16 dot operands as raw bits (3.6 to 3.9): convert them first
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
@@ -66,7 +66,7 @@ def reveal(
     choice_temperature: float = 0.0,
 ) -> Revealed:
     """See `reference.reveal`; the variant "inverse" is not offered here."""
-    _check(hidden, head, tokens, table, which, temperature)
+    check(hidden, head, tokens, table, which, temperature)
     if variant != "gumbel":
         raise ValueError(f"the triton ops have no variant {variant!r}")
     batch, n_tokens, width = hidden.shape
@@ -91,7 +91,7 @@ def reveal(
         scalars = (0, 0, 0, 0.0, 0.0)
     else:
         integers, floats = tokens, scores
-        scalars = (*noise, _inverse_of(temperature), choice_temperature)
+        scalars = (*noise, inverse_of(temperature), choice_temperature)
     wide = block_r * block_v > 4096
     _draw_kernel[(triton.cdiv(rows, block_r), splits, batch)](
         hidden, head, tokens, positions, scores, chances, levels, drawn, integers, floats, *scalars, n_tokens, rows,

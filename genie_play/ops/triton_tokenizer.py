@@ -28,7 +28,7 @@ def nearest(points: Tensor, codes: Tensor) -> Tensor:
     if rows:
         _nearest_kernel[(triton.cdiv(rows, BLOCK_R),)](
             points, codes, tokens, rows, CODES=len(codes), WIDTH=width, UPCAST=INTERPRETED,
-            BLOCK_R=BLOCK_R, BLOCK_V=BLOCK_V, BLOCK_D=block(width, 32),
+            BLOCK_R=BLOCK_R, BLOCK_V=BLOCK_V, BLOCK_D=block(width, 32), enable_fp_fusion=True,
         )  # fmt: skip
     return tokens
 
