@@ -71,7 +71,7 @@ def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path
     assert moved
     assert all(name.startswith("tokenizer.decoder.") for name in moved)  # tokens stay what they were
     assert metrics(out, "decoder")[-1]["psnr"] > rows[-1]["psnr"] - 0.3
-    loop.train("actions", "tiny", "x", out, steps=70)
+    loop.train("actions", "tiny", "x", out, steps=120)
     rows = metrics(out, "actions")
     assert rows[-1]["psnr"] > rows[-1]["copy"] + 1
     assert rows[-1]["used"] >= 3 / 12

@@ -166,7 +166,7 @@ class GenieEngine:
         self._pixels: Pixels = np.zeros((*self.info.size, 3), np.uint8)
         self._exact_from = 0  # at this position and later the rings are those of a run that began at the prompt
         self._futures: dict[int, _Drawn] = {}
-        self._batch_exact: dict[int, bool] = {}  # by size of batch
+        self._batch_exact: dict[int, dict[int, bool]] = {}  # by size of batch and frames in the ring
 
     @torch.inference_mode()
     def reset(self, prompt: Prompt, seed: int) -> Frame:
@@ -223,7 +223,7 @@ class GenieEngine:
     def futures(self, actions: Sequence[int]) -> list[Frame]:
         """The frame that each action would give, as one batch over the shared past; changes nothing.
 
-        Where a batch was found to be bit-equal to single steps, `step` takes the frame from here; elsewhere these are
+        Where batches were found to be bit-equal to single steps, `step` takes the frame from here; elsewhere these are
         previews, and the step follows on its own.
         """
         self._check_ready()
@@ -231,11 +231,9 @@ class GenieEngine:
         if not actions:
             return []
         drawn = self._draw(actions)
-        if len(actions) not in self._batch_exact:
-            self._batch_exact[len(actions)] = self._is_exact(actions, drawn)
         if self._static:
             self._futures = {}  # what an earlier batch of this size left in memory is gone
-        if self._batch_exact[len(actions)]:
+        if self._adopts(actions, drawn):
             self._futures.update(zip(actions, drawn, strict=True))
         index = self._index + 1
         return [Frame(index, a, d.pixels.copy(), d.tokens.copy()) for a, d in zip(actions, drawn, strict=True)]
@@ -526,6 +524,17 @@ class GenieEngine:
             self._encoder.commit(kept)
             found.append(tokens[0].cpu().numpy().astype(np.uint16))
         return found
+
+    def _adopts(self, actions: list[int], drawn: list[_Drawn]) -> bool:
+        """Whether batches of this size are bit-equal to single steps: looked at once for each number of frames in the
+        ring, as the shapes of products hang on it and rounding on the shapes; not looked at again after a no."""
+        known = self._batch_exact.setdefault(len(actions), {})
+        if not all(known.values()):
+            return False
+        held = min(self._dynamics.position - self._dynamics.start, self._dynamics.slots)
+        if held not in known:
+            known[held] = self._is_exact(actions, drawn)
+        return known[held]
 
     def _is_exact(self, actions: list[int], drawn: list[_Drawn]) -> bool:
         """Whether a batch of futures is, row by row and bit for bit, what single steps are."""
