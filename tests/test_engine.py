@@ -433,7 +433,7 @@ def test_futures_change_nothing_and_share_their_noise(engine):
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_future_is_adopted_only_where_batches_are_exact(engine, monkeypatch, exact):
     engine.reset(PROMPT, 9)
-    engine._batch_exact[8] = {frames: exact for frames in range(1, 9)}
+    engine._batch_exact[8] = dict.fromkeys(range(1, 9), exact)
     passes = count_passes(engine, monkeypatch)
     futures = engine.futures(range(8))
     engine.settle()

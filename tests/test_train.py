@@ -19,8 +19,9 @@ import torch
 from safetensors.torch import load_file
 
 from genie_play import checkpoint
+from genie_play.config import preset
 from genie_play.data.clips import PlatformerSource
-from genie_play.nn.genie import load_genie
+from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantizer
 from genie_play.paths import ROOT
@@ -96,6 +97,39 @@ def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path
             logits = genie.dynamics.logits(genie.dynamics(hidden, told, tokens))[:, 1:]
             gaps.append(torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens[:, 1:].flatten()))
     assert gaps[1] > 1.1 * gaps[0]  # eight clips are soon known by heart, and little is left to tell
+
+
+def test_own_frames_are_a_run_of_context_in_half_the_clips(monkeypatch):
+    genie = Genie(preset("tiny"))
+    dynamics, seen = genie.dynamics, []
+    forward = type(dynamics).forward
+
+    def watched(self, tokens, actions, clean=None, levels=0):
+        seen.append(clean)
+        return forward(self, tokens, actions, clean, levels)
+
+    monkeypatch.setattr(type(dynamics), "forward", watched)
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randint(0, dynamics.codes, (40, 10, dynamics.n_tokens), generator=generator)
+    context = torch.randint(0, dynamics.codes, clean.shape, generator=generator)
+    levels = torch.zeros(clean.shape[:2], dtype=torch.int64)
+    runs = []
+    for index in (0, 1):
+        seen.clear()
+        made = stages.with_own_frames(genie, clean, context, levels, levels, stages.Step(index, 2, generator))
+        assert torch.equal(made[20:], context[20:])
+        own = (made[:20] != context[:20]).any(-1)
+        assert not own[:, 0].any()  # the prompt is given
+        assert ((own[:, 1:] != own[:, :-1]).sum(1) <= 2).all()  # one run
+        runs += own.sum(1).tolist()
+        # two passes see the real past; in every other step two more see what was drawn from it
+        assert len(seen) == 2 * (1 + index)
+        assert torch.equal(seen[0], context[:20])
+        if index:
+            again = (seen[2] != context[:20]).any(-1)
+            assert torch.equal(again, own)
+    assert min(runs) == 1
+    assert max(runs) > 6
 
 
 def test_the_paper_recipe_trains_actions_beside_dynamics(on_eight, tmp_path):

@@ -25,9 +25,9 @@ DROP_ACTION = 0.15  # share of frames that train the 'no action' row
 FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
 CORRUPT_RATE = 0.2  # largest share of context tokens replaced
 NEAR_CODES = 8  # neighbours of a code that corruption and label smoothing draw from
-SMOOTHING = 0.1
+SMOOTHING = 0.02
 CHANGED_WEIGHT = 3.0  # of tokens that differ from the frame before
-OWN_TEMPERATURE = 0.7
+OWN_TEMPERATURE = 1.0
 GAP_EVERY = 100  # steps between looks at what the codes are worth
 SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
 
@@ -235,27 +235,34 @@ def corrupt(clean: Tensor, near: Tensor, levels: int, step: Step) -> tuple[Tenso
 def with_own_frames(
     genie: Genie, clean: Tensor, context: Tensor, actions: Tensor, levels: Tensor, step: Step
 ) -> Tensor:
-    """In half the clips, replace one to four context frames in a row by the model's own two-pass samples."""
+    """In half the clips, replace a run of context frames, of any length, by the model's own two-pass samples.
+
+    Drawn from a real past these err for the first time; in every other step they are drawn again from a past that holds
+    them, and err on top of errors, as in play, where after a window no frame of the past is real.
+    """
     device, (clips, count, tokens) = clean.device, clean.shape
     half = max(clips // 2, 1)
     some, known, told, level = clean[:half], context[:half], actions[:half], levels[:half]
     dynamics = genie.dynamics
-    order = step.rand(half, count, tokens, device=device).argsort(-1)
-    current = torch.full_like(some, dynamics.mask_id)
-    for first, last in ((0, tokens // 3), (tokens // 3, tokens)):
-        logits = dynamics.logits(dynamics(current, told, known, level))
-        best = logits.topk(2, -1)
-        # two candidates are enough to make a sample that errs as play does, at a fraction of a full draw
-        noise = torch.logit(step.rand(half, count, tokens, device=device), 1e-6)
-        second = best.values[..., 0] - best.values[..., 1] < OWN_TEMPERATURE * noise
-        drawn = torch.where(second, best.indices[..., 1], best.indices[..., 0])
-        now = (order >= first) & (order < last)
-        current = torch.where(now, drawn, current)
     begin = 1 + (step.rand(half, 1, device=device) * (count - 1)).long()
-    length = 1 + (step.rand(half, 1, device=device) * 4).long()
+    length = 1 + (step.rand(half, 1, device=device) * (count - 1)).long()
     time = torch.arange(count, device=device)
-    replaced = (time >= begin) & (time < begin + length)  # (half, T)
-    return torch.cat((torch.where(replaced[..., None], current, known), context[half:]))
+    replaced = ((time >= begin) & (time < begin + length))[..., None]  # (half, T, 1)
+    past = known
+    for _ in range(1 + step.index % 2):
+        order = step.rand(half, count, tokens, device=device).argsort(-1)
+        current = torch.full_like(some, dynamics.mask_id)
+        for first, last in ((0, tokens // 3), (tokens // 3, tokens)):
+            logits = dynamics.logits(dynamics(current, told, past, level))
+            best = logits.topk(2, -1)
+            # two candidates are enough to make a sample that errs as play does, at a fraction of a full draw
+            noise = torch.logit(step.rand(half, count, tokens, device=device), 1e-6)
+            second = best.values[..., 0] - best.values[..., 1] < OWN_TEMPERATURE * noise
+            drawn = torch.where(second, best.indices[..., 1], best.indices[..., 0])
+            now = (order >= first) & (order < last)
+            current = torch.where(now, drawn, current)
+        past = torch.where(replaced, current, known)
+    return torch.cat((past, context[half:]))
 
 
 @torch.no_grad()
