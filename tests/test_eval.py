@@ -15,7 +15,7 @@ from PIL import Image
 from genie_play import checkpoint, cli, compare, paths
 from genie_play.config import PathConfig
 from genie_play.data.clips import PlatformerSource
-from genie_play.eval import codes, infer, measures, play, probe, report, sketchbook, stages, upper_bound
+from genie_play.eval import codes, curves, infer, measures, play, probe, report, sketchbook, stages, upper_bound
 from genie_play.eval.gates import GATES, gates_of
 from genie_play.eval.subject import Size, Subject
 from genie_play.eval.table import Row, into_page, judged, over_draws
@@ -233,6 +233,29 @@ def test_a_page_is_filled_between_its_marks():
         into_page(page, {"v table": ""})
 
 
+def test_curves_show_what_was_logged(tmp_path):
+    assert curves.read(tmp_path) == []
+    assert curves.sheet([]) is None
+    rows = [{"stage": "dynamics", "step": step, "ce": 3 - step / 100} for step in range(20, 220, 20)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, "not json", '{"stage": "dynamics", "st']))
+    assert curves.read(tmp_path) == rows
+    one = curves.sheet(rows)
+    assert one.shape == (curves.SIZE[1], curves.SIZE[0], 3)
+    left, top, right, bottom = curves.PLOT
+    dark = (one == curves.LINE).all(-1)[top : bottom + 1, left : right + 1]
+    where = np.flatnonzero(dark.any(0))
+    first, last = (np.flatnonzero(dark[:, x]).mean() for x in where[[0, -1]])
+    assert abs(where[0] - 0.1 * (right - left)) < 3  # of 200 steps it begins at 20
+    assert first < 4  # at the top, and falls, the mean behind what it is the mean of
+    assert abs(last - 0.5 * (bottom - top)) < 4
+    # begun again at step 100: what was logged beyond it is not shown twice
+    again = curves.sheet([*rows, *({**row, "gap": 1.0} for row in rows[5:])])
+    assert again.shape[1] == 2 * one.shape[1] + 2
+    assert np.array_equal(again[:, : one.shape[1]], one)
+    assert np.allclose(curves.smooth(np.array([1.0, 3.0, 5.0]), 2), [1, 2, 4])
+
+
 def test_the_script_uses_what_there_is():
     labels = (Label(0, "idle"), Label(1, "up", 0, -4, 0.9), Label(2, "right", 4, 0, 1.0), Label(3, "right", 4, 0, 0.5))
     assert [sketchbook.code_for(labels, name) for name in ("right", "jump", "jump-left", "left", "idle")] == [
@@ -252,6 +275,8 @@ def test_a_world_is_measured_whole_and_the_same_again(copy, bound, tmp_path):
     header = checkpoint.read(file)
     upper_bound.rewrite(file, world=replace(header.world, name="small"))
     parted: list[str] = []
+    logged = [{"stage": "dynamics", "step": step, "ce": 1.0} for step in (20, 40)]
+    (file.parent / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
     result = report.evaluate(copy, tmp_path / "out", True, True, bound, page, parted.append, SMALL)
     known = {(row["stage"], row["name"]) for row in result["rows"]}
     for name, gates in GATES.items():
@@ -261,7 +286,7 @@ def test_a_world_is_measured_whole_and_the_same_again(copy, bound, tmp_path):
     assert len(result["sketches"]) == 12
     assert {"tokenizer", "twelve sketches", "long random play"} <= set(parted)
     sheets = {path.stem for path in (tmp_path / "out").glob("*.png")}
-    assert {"probe", "held", "walks", "long-holds", "rollout", "free"} <= sheets
+    assert {"probe", "held", "walks", "long-holds", "rollout", "free", "curves"} <= sheets
     assert sum(name.startswith("sketch-") for name in sheets) == 12
     text = page.read_text()
     for link in [part.split(")")[0] for part in text.split("](")[1:]]:

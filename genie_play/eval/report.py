@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from genie_play import checkpoint, paths
-from genie_play.eval import codes, play, sketchbook, stages, upper_bound
+from genie_play.eval import codes, curves, play, sketchbook, stages, upper_bound
 from genie_play.eval.gates import gates_of
 from genie_play.eval.probe import least, probe, sheet, standing, together
 from genie_play.eval.subject import QUICK, Pictures, Size, Subject
@@ -38,6 +38,7 @@ CAPTIONS = {
     "tokenizer-unseen": "Unseen looks above, what the tokenizer makes of them below.",
     "free": "Random codes in ten unseen prompts, twelve frames of 256 steps.",
     "walks": "Random codes in ten unseen prompts, twelve frames of 1,000 steps.",
+    "curves": "The run that made it, by `metrics.jsonl`: every twentieth step, and the mean of the last fifteen such.",
 }
 
 Watch = Callable[[str], None]  # told what is measured next
@@ -55,9 +56,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a world on the CPU at its shipped path; returns {"rows": [...], "labels": [...], "sketches": [...]}.
 
-    With `out`, writes tables and sheets there. With `save`, writes figures and labels into the checkpoint's header.
-    `bound` is the file of an upper bound, whose figures then stand beside. `page` is a Markdown page with marks such as
-    `<!-- WORLD table -->`: its parts are written anew, and its sheets into the folder `media` beside it.
+    With `out`, writes tables and sheets there; curves are among them where the folder of the world has a run's metrics.
+    With `save`, writes figures and labels into the checkpoint's header. `bound` is the file of an upper bound, whose
+    figures then stand beside. `page` is a Markdown page with marks such as `<!-- WORLD table -->`: its parts are
+    written anew, and its sheets into the folder `media` beside it.
     """
     file = checkpoint.find(world)
     size = size or (QUICK if quick else Size())
@@ -67,6 +69,9 @@ def evaluate(
             upper_bound.refuse(header)
         told = None if bound is None else upper_bound.open_bound(bound, subject.genie)
         rows, labels, sketches = _measure(subject, header, told, watch)
+    drawn = curves.sheet(curves.read(file.parent))
+    if drawn is not None:
+        subject.pictures["curves"] = drawn
     rows = judged(rows, gates_of(header.provenance.get("preset", header.world.name)))
     name, idle = header.world.name, least(labels)
     result = {
