@@ -249,7 +249,7 @@ PRESETS: dict[str, WorldConfig] = {
         DynamicsConfig(layers=2, width=64, heads=2, head_dim=32, ffn=2.0, window=4, noise_levels=4),
         SampleConfig(steps=3),
     ),
-    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16)),
+    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16)),
     "pocket": WorldConfig(
         "pocket",
         10.0,
@@ -257,7 +257,7 @@ PRESETS: dict[str, WorldConfig] = {
             height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
         ),
         ActionsConfig(motions=16, width=96),
-        DynamicsConfig(layers=8, width=256, heads=8),
+        DynamicsConfig(layers=8, width=256, heads=8, window=16),
     ),
     "studio": WorldConfig(
         "studio",
@@ -287,11 +287,11 @@ TRAINING: dict[str, TrainConfig] = {
     ),
     "spark": TrainConfig(
         StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(6000, 16, 4), StageConfig(2600, 8, 16),
+        StageConfig(6000, 16, 4), StageConfig(2600, 6, 24),
     ),
     "pocket": TrainConfig(
         StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(4000, 64, 8), StageConfig(12000, 32, 16),
+        StageConfig(4000, 64, 8), StageConfig(12000, 24, 24),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),

@@ -24,9 +24,7 @@ CHOOSE_KEYS = 0.4  # progress at which the best table of wishes is kept
 DROP_ACTION = 0.15  # share of frames that train the 'no action' row
 FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
 CORRUPT_RATE = 0.2  # largest share of context tokens replaced
-NEAR_CODES = 8  # neighbours of a code that corruption and label smoothing draw from
-SMOOTHING = 0.02
-CHANGED_WEIGHT = 3.0  # of tokens that differ from the frame before
+NEAR_CODES = 8  # neighbours of a code that corruption draws from
 OWN_TEMPERATURE = 1.0
 GAP_EVERY = 100  # steps between looks at what the codes are worth
 SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
@@ -153,7 +151,7 @@ def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
         context = with_own_frames(genie, clean, context, actions, levels, step)
     hidden = dynamics(clean.masked_fill(mask, dynamics.mask_id), actions, context, levels)
     mask[:, 0] = False  # the prompt is never predicted
-    loss, watch = masked_cross_entropy(genie, hidden, clean, mask, near)
+    loss, watch = masked_cross_entropy(genie, hidden, clean, mask)
     if (step.index + 1) % GAP_EVERY == 0:
         watch["gap"] = code_gap(genie, clean, actions)
     return Outcome(loss, watch)
@@ -167,7 +165,7 @@ def paper_dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     mask = (step.rand(*clean.shape) < rate).to(clean.device)
     mask[:, 0] = False
     hidden = genie.dynamics(clean.masked_fill(mask, genie.dynamics.mask_id), actions)
-    loss, watch = masked_cross_entropy(genie, hidden, clean, mask, None)
+    loss, watch = masked_cross_entropy(genie, hidden, clean, mask)
     return Outcome(
         loss + outcome.loss, {**{f"actions_{k}": v for k, v in outcome.watch.items()}, **watch}, outcome.after
     )
@@ -279,9 +277,10 @@ def code_gap(genie: Genie, clean: Tensor, actions: Tensor) -> Tensor:
 
 
 def masked_cross_entropy(
-    genie: Genie, hidden: Tensor, clean: Tensor, mask: Tensor, near: Tensor | None
+    genie: Genie, hidden: Tensor, clean: Tensor, mask: Tensor
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Mean cross-entropy of the masked tokens, changed ones weighted; `near` spreads a little over near codes."""
+    """Mean cross-entropy of the masked tokens, all alike and nothing smoothed: play draws from what is learned here, so
+    that a weight on some tokens, or a share of the mass on their neighbours, comes back as noise."""
     changed = torch.zeros_like(mask)
     changed[:, 1:] = clean[:, 1:] != clean[:, :-1]
     # a GPU would have to stop to count the masked ones: there all are looked at and the others weigh nothing
@@ -290,16 +289,11 @@ def masked_cross_entropy(
     )
     target, masked, moved = (x.flatten()[where] for x in (clean, mask.float(), (mask & changed).float()))
     scores = F.log_softmax(genie.dynamics.logits(hidden.flatten(0, 2)[where]), -1)
-    exact = -scores.gather(-1, target[:, None])[:, 0]
-    each = exact
-    if near is not None:
-        each = (1 - SMOOTHING) * exact - SMOOTHING * scores.gather(-1, near[target]).mean(-1)
-    weight = masked + (CHANGED_WEIGHT - 1) * moved
-    loss = (weight * each).sum() / weight.sum()
+    loss = -(masked * scores.gather(-1, target[:, None])[:, 0]).sum() / masked.sum()
     with torch.no_grad():
         right = (scores.argmax(-1) == target).float()
         watch: dict[str, float | Tensor] = {
-            "ce": (exact * masked).sum() / masked.sum(),
+            "ce": loss.detach(),
             "right": (right * masked).sum() / masked.sum(),
             "moved_right": (right * moved).sum() / moved.sum().clamp_min(1),
         }
