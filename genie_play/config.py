@@ -63,7 +63,6 @@ class ActionsConfig:
     pool: int = 2  # pictures are averaged over pool x pool pixels first (shift)
     reach: tuple[int, int] = (3, 3)  # largest shift seen, in pooled pixels: rows, columns (shift)
     width: int = 64
-    history: int = 0  # past frame pairs that the decoder may use to predict motion (shift)
     patch: int = 16  # (paper)
     layers: int = 4  # (paper)
     heads: int = 4
@@ -237,6 +236,8 @@ def _paper(name: str, layers: int, width: int, heads: int, head_dim: int, big: b
     return WorldConfig(name, 10.0, tokenizer, actions, dynamics, sample)
 
 
+DRAWN = SampleConfig(temperature=1.0, last_argmax=False)  # as the dynamics were taught, nothing sharpened
+
 PRESETS: dict[str, WorldConfig] = {
     "tiny": WorldConfig(
         "tiny",
@@ -249,7 +250,7 @@ PRESETS: dict[str, WorldConfig] = {
         DynamicsConfig(layers=2, width=64, heads=2, head_dim=32, ffn=2.0, window=4, noise_levels=4),
         SampleConfig(steps=3),
     ),
-    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16)),
+    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16), sample=DRAWN),
     "pocket": WorldConfig(
         "pocket",
         10.0,
@@ -258,6 +259,7 @@ PRESETS: dict[str, WorldConfig] = {
         ),
         ActionsConfig(motions=16, width=96),
         DynamicsConfig(layers=8, width=256, heads=8, window=16),
+        DRAWN,
     ),
     "studio": WorldConfig(
         "studio",
@@ -268,7 +270,7 @@ PRESETS: dict[str, WorldConfig] = {
         ),
         ActionsConfig(motions=16, width=128, reach=(6, 5)),
         DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16),
-        SampleConfig(steps=8),
+        dataclasses.replace(DRAWN, steps=8),
     ),
     "genie-41m": _paper("genie-41m", 18, 512, 8, 64),
     "genie-96m": _paper("genie-96m", 16, 768, 16, 64),
@@ -287,11 +289,11 @@ TRAINING: dict[str, TrainConfig] = {
     ),
     "spark": TrainConfig(
         StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(6000, 16, 4), StageConfig(2600, 6, 24),
+        StageConfig(6000, 16, 4), StageConfig(2600, 4, 32),
     ),
     "pocket": TrainConfig(
         StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(4000, 64, 8), StageConfig(12000, 24, 24),
+        StageConfig(4000, 64, 8), StageConfig(12000, 16, 32),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),

@@ -26,7 +26,7 @@ from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantized, Quantizer
 from genie_play.nn.st_transformer import STBlock
 
-CELLS = (8, 8)  # the grid that motion and scene are summed over
+CELLS = (8, 8)  # the grid that motion is summed over
 
 
 @dataclass
@@ -108,21 +108,10 @@ class ShiftActions(nn.Module):
         width = config.width
         self.motion = Motion(config.reach, width)
         self.to_latent = nn.Sequential(nn.Linear(width * 5, width), nn.ReLU(), nn.Linear(width, config.code_dim))
-        told = config.code_dim
-        if config.history:
-            self.past = nn.Sequential(nn.Linear(width * 5, width), nn.ReLU(), nn.Linear(width, width))
-            self.scene = nn.Sequential(
-                nn.Conv2d(3, width // 2, 4, stride=2, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(width // 2, width, 4, stride=2, padding=1),
-                nn.ReLU(),
-            )
-            self.scene_out = nn.Linear(width * 5, width)
-            told += 2 * width
         self.kernels = nn.Sequential(
-            nn.Linear(told, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * self.motion.shifts)
+            nn.Linear(config.code_dim, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * self.motion.shifts)
         )
-        self.told = nn.Linear(told, width // 2)
+        self.told = nn.Linear(config.code_dim, width // 2)
         self.mask_in = nn.Conv2d(3, width // 2, 5, padding=2)
         self.mask_mid = nn.Conv2d(width // 2, width // 2, 5, padding=2)
         self.mask_out = nn.Conv2d(width // 2, 4, 3, padding=1)
@@ -140,10 +129,7 @@ class ShiftActions(nn.Module):
     def decode(self, frames: Tensor, codes: Tensor) -> Tensor:
         """Paint frames 1..T-1 from the frame before each and its code (B, T-1, d)."""
         batch, pairs = codes.shape[:2]
-        told = codes
-        if self.config.history:
-            told = torch.cat((codes, self._history(frames)), -1)
-        told = told.flatten(0, 1)
+        told = codes.flatten(0, 1)
         source = frames[:, :-1].flatten(0, 1).permute(0, 3, 1, 2)  # (P, 3, h, w)
         height, width = source.shape[-2:]
         kernels = self.kernels(told).unflatten(-1, (2, -1)).softmax(-1)  # (P, 2, S)
@@ -154,16 +140,6 @@ class ShiftActions(nn.Module):
         mask = x[:, :1].sigmoid()
         painted = mask * moved[:, 0] + (1 - mask) * moved[:, 1] + 0.1 * x[:, 1:]
         return painted.permute(0, 2, 3, 1).view(batch, pairs, height, width, 3)
-
-    def _history(self, frames: Tensor) -> Tensor:
-        """(B, T-1, 2 * width): the motion before each pair (none before the first) and the scene it starts from."""
-        batch, pairs = frames.shape[0], frames.shape[1] - 1
-        past = frames.new_zeros(batch, 1, self.config.width)
-        if pairs > 1:
-            past = torch.cat((past, self.past(self.motion(frames[:, :-1]).detach())), 1)
-        scene = self.scene(frames[:, :-1].flatten(0, 1).permute(0, 3, 1, 2) - 0.5)
-        scene = self.scene_out(_summary(F.adaptive_avg_pool2d(scene, CELLS))).unflatten(0, (batch, pairs))
-        return torch.cat((past, scene), -1)
 
 
 class Motion(nn.Module):
