@@ -166,7 +166,7 @@ class GenieEngine:
         self._pixels: Pixels = np.zeros((*self.info.size, 3), np.uint8)
         self._exact_from = 0  # at this position and later the rings are those of a run that began at the prompt
         self._futures: dict[int, _Drawn] = {}
-        self._batch_exact: dict[int, dict[int, bool]] = {}  # by size of batch and frames in the ring
+        self._batch_exact: dict[int, bool] = {}  # by size of batch, once the ring is full
 
     @torch.inference_mode()
     def reset(self, prompt: Prompt, seed: int) -> Frame:
@@ -526,15 +526,14 @@ class GenieEngine:
         return found
 
     def _adopts(self, actions: list[int], drawn: list[_Drawn]) -> bool:
-        """Whether batches of this size are bit-equal to single steps: looked at once for each number of frames in the
-        ring, as the shapes of products hang on it and rounding on the shapes; not looked at again after a no."""
-        known = self._batch_exact.setdefault(len(actions), {})
-        if not all(known.values()):
+        """Whether batches of this size are bit-equal to single steps: looked at once, when the rings are full. Before
+        that the shapes of products change with every frame, and on some processors rounding hangs on the shapes."""
+        if any(ring.position - ring.start < ring.slots for ring in (self._dynamics, self._decoder)):
             return False
-        held = min(self._dynamics.position - self._dynamics.start, self._dynamics.slots)
-        if held not in known:
-            known[held] = self._is_exact(actions, drawn)
-        return known[held]
+        size = len(actions)
+        if size not in self._batch_exact:
+            self._batch_exact[size] = self._is_exact(actions, drawn)
+        return self._batch_exact[size]
 
     def _is_exact(self, actions: list[int], drawn: list[_Drawn]) -> bool:
         """Whether a batch of futures is, row by row and bit for bit, what single steps are."""

@@ -79,7 +79,8 @@ def _curve(rows: Rows, name: str) -> tuple[NDArray[np.float64], NDArray[np.float
     for row in rows:
         value = row.get(name)
         if isinstance(value, (int, float)) and np.isfinite(value):
-            found = [point for point in found if point[0] < row["step"]]
+            while found and found[-1][0] >= row["step"]:
+                found.pop()
             found.append((row["step"], float(value)))
     points = np.array(found, np.float64).reshape(-1, 2)
     return points[:, 0], points[:, 1]

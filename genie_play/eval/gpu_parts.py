@@ -267,7 +267,7 @@ def _frame_times(engine: GenieEngine, run: Run) -> dict[str, float]:
         engine.futures(range(N_ACTIONS))
         many.append(time.perf_counter() - started)
     spent["step_ms"], spent["futures_ms"] = (1000 * float(np.median(times)) for times in (steps, many))
-    exact = float(all(engine._batch_exact[N_ACTIONS].values()))
+    exact = float(engine._batch_exact.get(N_ACTIONS, False))
     return {name: round(value, 4) for name, value in spent.items()} | {"futures_exact": exact}
 
 
