@@ -132,6 +132,19 @@ def test_own_frames_are_a_run_of_context_in_half_the_clips(monkeypatch):
     assert max(runs) > 6
 
 
+def test_all_masked_tokens_count_alike_and_others_not():
+    genie = Genie(preset("tiny"))
+    dynamics, generator = genie.dynamics, torch.Generator().manual_seed(0)
+    clean = torch.randint(0, dynamics.codes, (2, 5, dynamics.n_tokens), generator=generator)
+    clean[:, 2] = clean[:, 1]  # still, while the other frames change
+    mask = torch.rand(clean.shape, generator=generator) < 0.5
+    hidden = torch.randn(*clean.shape, dynamics.head.in_features, generator=generator)
+    loss, watch = stages.masked_cross_entropy(genie, hidden, clean, mask)
+    expected = torch.nn.functional.cross_entropy(dynamics.logits(hidden)[mask], clean[mask])
+    assert torch.allclose(loss, expected, atol=1e-5)
+    assert torch.equal(watch["ce"], loss.detach())
+
+
 def test_the_paper_recipe_trains_actions_beside_dynamics(on_eight, tmp_path):
     out = tmp_path / "paper"
     loop.train("tokenizer", "tiny", "x", out, steps=20, recipe="paper")
