@@ -83,6 +83,7 @@ class DynamicsConfig:
     ffn: float = 4.0
     window: int = 8
     noise_levels: int = 8  # buckets of the context corruption embedding; 0 is clean, the one used in play
+    anchor: bool = False  # of the frames in the window one is always the first: its look does not fade
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,7 @@ def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):
     dynamics, config = world.dynamics, GenieEngine(world, frame="static").path
     plain, fused = (stack(dynamics.blocks, dynamics.norm, _with(config, blocks)) for blocks in ("plain", way))
     rings = [
-        FixedRing(dynamics.cache_shape, 12, recipe == "teacher", torch.device("cpu"), fp8=ring == "fp8")
-        for _ in range(3)
+        FixedRing(dynamics.cache_shape, 12, recipe != "paper", torch.device("cpu"), fp8=ring == "fp8") for _ in range(3)
     ]
     for t in range(7):
         x = random(1, 12, dynamics.config.width, seed=t).cpu()

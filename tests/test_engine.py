@@ -19,21 +19,24 @@ from genie_play.engine import engine as engine_module
 from genie_play.engine.engine import POOL_EVERY, GenieEngine, find_device
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring, Snapshot
+from genie_play.nn.dynamics import Dynamics
 from genie_play.nn.genie import Genie, save_genie
 from genie_play.types import BackendError, Engine, Frame, GenieError, History, Move, Prompt, ReplayError
 
-RECIPES = ("teacher", "paper")
+RECIPES = ("teacher", "paper", "anchored")
 WANDER = [3, 3, 0, 5, 1, 1, 7, 2, 4, 4, 4, 6, 0, 0, 3, 2, 5, 5, 1, 7, 6, 2, 0, 3, 3, 1, 4, 2, 6, 7]
 
 
 @cache
 @torch.inference_mode(False)
 def genie(recipe: str) -> Genie:
-    """A world of 24 x 32 pixels with random weights; "paper" has two layers in the decoder and one linear trunk."""
+    """A world of 24 x 32 pixels with random weights; "paper" has two layers in the decoder and one linear trunk;
+    "anchored" is "teacher" with the first frame always in sight."""
     config = preset("tiny")
-    dynamics = dataclasses.replace(config.dynamics, recipe=recipe)
+    trained = "paper" if recipe == "paper" else "teacher"
+    dynamics = dataclasses.replace(config.dynamics, recipe=trained, anchor=recipe == "anchored")
     tokenizer = dataclasses.replace(
-        config.tokenizer, trunk="conv" if recipe == "teacher" else "patch", decoder_layers=1 + (recipe == "paper")
+        config.tokenizer, trunk="patch" if recipe == "paper" else "conv", decoder_layers=1 + (recipe == "paper")
     )
     actions = dataclasses.replace(config.actions, motions=0)  # nothing of them is played with
     world = Genie(dataclasses.replace(config, dynamics=dynamics, tokenizer=tokenizer, actions=actions))
@@ -107,9 +110,9 @@ def test_dynamics_ring_equals_the_whole_clip(recipe):
     clean = torch.randint(0, dynamics.codes, (1, frames, dynamics.n_tokens), generator=g)
     actions = torch.randint(0, 9, (1, frames), generator=g)
     masked = torch.where(torch.rand(clean.shape, generator=g) < 0.6, dynamics.mask_id, clean)
-    ring = Ring(dynamics.cache_shape, dynamics.n_tokens, recipe == "teacher", torch.device("cpu"))
+    ring = Ring(dynamics.cache_shape, dynamics.n_tokens, recipe != "paper", torch.device("cpu"))
     sampler = Sampler(dynamics, ops.get("reference"), PathConfig())
-    if recipe == "teacher":
+    if recipe != "paper":
         expected = dynamics(masked, actions, clean)[0]
     for t in range(frames):
         if recipe == "paper":
@@ -180,7 +183,7 @@ def test_a_batch_of_play_throughs_is_each_of_them(recipe):
     dynamics = genie(recipe).dynamics
 
     def ring(batch: int) -> Ring:
-        return Ring(dynamics.cache_shape, dynamics.n_tokens, recipe == "teacher", torch.device("cpu"), batch=batch)
+        return Ring(dynamics.cache_shape, dynamics.n_tokens, recipe != "paper", torch.device("cpu"), batch=batch)
 
     together, apart, picked = ring(3), [ring(1) for _ in range(3)], ring(1)
     for x in torch.randn(6, 3, dynamics.n_tokens, dynamics.config.width):
@@ -192,6 +195,28 @@ def test_a_batch_of_play_throughs_is_each_of_them(recipe):
         together.commit(kept)
         picked.commit(kept, 1)
     assert all(torch.equal(a[1], b[0]) for a, b in zip(contents(together)[:2], contents(picked)[:2], strict=True))
+
+
+@torch.inference_mode()
+def test_an_anchored_ring_keeps_the_first_frame_and_can_leave_out_what_is_between():
+    dynamics = genie("anchored").dynamics
+    ring, short = (Ring(dynamics.cache_shape, dynamics.n_tokens, True, torch.device("cpu")) for _ in range(2))
+    x = torch.randn(12, 1, dynamics.n_tokens, dynamics.config.width)
+    ages = []
+    for t in range(12):
+        ring.commit(dynamics.stream(x[t], ring.past())[1])
+        ages.append(ring.past()[0].ages.tolist())
+    assert ages[:5] == [[1, 5, 5], [2, 1, 6], [3, 2, 1], [3, 1, 2], [3, 2, 1]]  # 4 and more are not seen
+    with pytest.raises(ValueError, match="an anchor alone"):
+        ring.skip(20)
+    short.commit(dynamics.stream(x[0], short.past())[1])
+    short.skip(12 - short.reach)
+    for t in range(12 - short.reach, 12):
+        short.commit(dynamics.stream(x[t], short.past())[1])
+    assert all(torch.equal(a, b) for a, b in zip(contents(ring), contents(short), strict=True))
+    other = genie("anchored").config.dynamics
+    with pytest.raises(ValueError, match="three frames or more"):
+        Dynamics(dataclasses.replace(other, window=2), (3, 4), 30, 8)
 
 
 def test_a_window_of_one_frame_has_no_slots():
@@ -321,12 +346,13 @@ def test_frames_are_fresh_arrays(engine):
     assert all(np.array_equal(frame.pixels, p) for frame, (p, _) in zip(again, kept, strict=True))
 
 
-def test_wander_and_restore_give_the_same_future(engine, recipe):
+def test_wander_and_restore_give_the_same_future(engine, recipe, monkeypatch):
     """The later frames of an unbroken run, after a restore from the pool and after one from tokens alone."""
     frames = play(engine, WANDER)
     cut = 26
     engine._pool.clear()
     fresh = GenieEngine(genie(recipe))
+    passes = count_passes(fresh, monkeypatch)
     for target, by_pool in ((fresh, False), (engine, False), (engine, True)):
         loads = []
         load = target._dynamics.load
@@ -334,7 +360,7 @@ def test_wander_and_restore_give_the_same_future(engine, recipe):
         restored = target.restore(history(frames[: cut + 1]))
         assert bool(loads) == by_pool
         if target is fresh:
-            assert target._dynamics.start > 0  # not from the prompt
+            assert passes[0] < cut  # not from the prompt
         assert_same([restored, *(target.step(action) for action in WANDER[cut:])], frames[cut:])
         target._dynamics.load = load
     # elsewhere, another branch, and back
@@ -344,18 +370,21 @@ def test_wander_and_restore_give_the_same_future(engine, recipe):
     assert_same([engine.step(action) for action in WANDER[19:]], frames[20:])
 
 
-def test_a_rebuild_reaches_back_as_far_as_it_must_and_no_farther(engine, monkeypatch):
+def test_a_rebuild_reaches_back_as_far_as_it_must_and_no_farther(engine, recipe, monkeypatch):
     frames = play(engine, WANDER)
     expected = engine._dynamics.snapshot()
-    assert engine._dynamics.reach == 2 * (4 if engine._dynamics.cross_frame else 3)
+    assert engine._dynamics.reach == 2 * {"teacher": 4, "paper": 3, "anchored": 3}[recipe]
+    passes = count_passes(engine, monkeypatch)
     for reach, equal in ((engine._dynamics.reach, True), (engine._dynamics.reach - 1, False)):
         engine.reset(PROMPT, 1)
         engine._pool.clear()
         monkeypatch.setattr(engine, "_slack", 0)
         monkeypatch.setattr(engine._dynamics, "reach", reach)
+        passes[0] = 0
         engine.restore(history(frames))
         found = engine._dynamics.snapshot()
-        assert (found.start, found.position, expected.position) == (30 - reach, 30, 30)
+        assert (found.position, expected.position) == (30, 30)
+        assert passes[0] == reach + (recipe == "anchored")
         assert torch.equal(found.temporal, expected.temporal) == equal
 
 

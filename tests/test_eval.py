@@ -318,10 +318,11 @@ def test_peeking_changes_nothing(tiny):
         batch, other = subject.batch(2), subject.batch(2)
         for one in (batch, other):
             one.begin(start)
-        ahead = batch.peek(3, 1)
+        ahead, two_ahead = batch.peek(3, 1), batch.peek(3, 1, 2)
         batch.peek(5, 1)
-        np.testing.assert_array_equal(batch.step(3, 1), ahead)
-        np.testing.assert_array_equal(other.step(3, 1), ahead)
+        for one in (batch, other):
+            np.testing.assert_array_equal(one.step(3, 1), ahead)
+            np.testing.assert_array_equal(one.step(3, 1), two_ahead)
         np.testing.assert_array_equal(batch.step(4, 1), other.step(4, 1))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genie_play.engine.state import Snapshot
+from genie_play.engine.state import Snapshot, slot_of
 from genie_play.nn.st_transformer import LayerKV, LayerPast
 from genie_play.nn.tokenizer import CacheShape
 from genie_play.ops.between_reference import FP8, dequantise, quantise_rows
@@ -47,8 +47,9 @@ class FixedRing:
     ) -> None:
         layers, heads, head_dim = shape.layers, shape.heads, shape.head_dim
         self.slots, self.window, self.cross_frame, self.fp8 = shape.window - 1, shape.window, cross_frame, fp8
+        self.anchor = shape.anchor
         # a layer reaches back its window, and one frame more where it reads the keys of the frame before
-        self.reach = layers * (self.slots + cross_frame)
+        self.reach = layers * (self.slots - self.anchor + cross_frame)
         self.position = self.start = 0
         self.dtype = dtype
 
@@ -72,6 +73,15 @@ class FixedRing:
         """Forget everything; the next frame is at `position`."""
         self.position = self.start = position
         self.ages.fill_(self.window)
+        self._point()
+        self._can_rewind = False
+
+    def skip(self, position: int) -> None:
+        """Let the frames up to `position` pass unseen: what is known of the anchor holds on its own."""
+        if not self.anchor or self.position != self.start + 1:
+            raise ValueError("only a ring that holds an anchor alone can leave frames out")
+        self.position = position
+        self.ages[0] = min(position - self.start, self.slots)
         self._point()
         self._can_rewind = False
 
@@ -127,8 +137,11 @@ class FixedRing:
     def turn(self) -> None:
         """Let time pass: the frame just written is 1 old, the next one goes to the next slot."""
         if self.slots:
-            self.ages.add_(1).index_fill_(0, self.slot, 1)
-            self.slot.add_(1).remainder_(self.slots)
+            self.ages.copy_(next_ages(self))
+            if self.anchor:
+                self.slot.remainder_(self.slots - 1).add_(1)
+            else:
+                self.slot.add_(1).remainder_(self.slots)
 
     # what the host does
 
@@ -176,7 +189,18 @@ class FixedRing:
         return _nbytes(self.temporal, self.scales, self.spatial, self.ages)
 
     def _point(self) -> None:
-        self.slot.fill_(self.position % max(self.slots, 1))
+        number = self.position - self.start if self.anchor else self.position
+        self.slot.fill_(slot_of(number, self.slots, self.anchor))
+
+
+def next_ages(ring: FixedRing) -> Tensor:
+    """(P,) int64: how old the slots will be once the frame under way is in the ring."""
+    if not ring.slots:
+        return ring.ages
+    ages = (ring.ages + 1).index_fill(0, ring.slot, 1)
+    if ring.anchor:
+        ages[:1].clamp_(max=ring.slots)
+    return ages
 
 
 def stacked(kept: list[LayerKV], cross_frame: bool) -> tuple[Tensor, Tensor | None]:

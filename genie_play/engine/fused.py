@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genie_play.engine.fixed import FixedRing
-from genie_play.engine.stack import next_ages
+from genie_play.engine.fixed import FixedRing, next_ages
 from genie_play.nn.fp8 import Fp8Linear
 from genie_play.nn.st_transformer import Attention, STBlock, attend
 from genie_play.ops.between_reference import Rows

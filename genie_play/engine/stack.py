@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from genie_play.engine.fixed import FixedRing, stacked
+from genie_play.engine.fixed import FixedRing, next_ages, stacked
 from genie_play.nn.st_transformer import LayerKV, LayerPast, STBlock
 
 
@@ -78,11 +78,6 @@ class PlainStack:
         ring.turn()
         hidden: Tensor = self.norm(new)
         return hidden
-
-
-def next_ages(ring: FixedRing) -> Tensor:
-    """(P,) int64: how old the slots will be once the frame under way is in the ring."""
-    return (ring.ages + 1).index_fill(0, ring.slot, 1) if ring.slots else ring.ages
 
 
 def compiled(backend: Any = "inductor") -> Callable[[STBlock, Tensor, LayerPast], tuple[Tensor, LayerKV]]:

@@ -1,7 +1,7 @@
 """What the engine remembers between frames: rings of cached keys and values, and a pool of their copies.
 
-Memory is allocated once. A frame is written over the slot it falls on and nothing is ever moved: slot = position modulo
-the number of slots, and a vector of ages says what may be seen. Knows nothing of tokens, actions or pixels.
+Memory is allocated once. A frame is written over the slot it falls on and nothing is ever moved: its position says
+which slot that is, and a vector of ages what may be seen. Knows nothing of tokens, actions or pixels.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class Snapshot:
 class Ring:
     """Keys and values of the last W - 1 frames of one network, all layers; `batch` play-throughs side by side.
 
+    With an anchor the first frame after a clear keeps slot 0 for good, the others take turns in the rest, and its age
+    stops at W - 1.
+
     `position` is that of the next frame to be committed. With `cross_frame` the spatial keys and values of the last
     frame are kept too. The last commit can be undone, once.
     """
@@ -52,8 +55,9 @@ class Ring:
     ) -> None:
         layers, heads, head_dim = shape.layers, shape.heads, shape.head_dim
         self.slots, self.window, self.cross_frame = shape.window - 1, shape.window, cross_frame
+        self.anchor = shape.anchor
         # a layer reaches back its window, and one frame more where it reads the keys of the frame before
-        self.reach = layers * (self.slots + cross_frame)
+        self.reach = layers * (self.slots - self.anchor + cross_frame)
         self.position = self.start = 0
 
         def zeros(*size: int) -> Tensor:
@@ -88,6 +92,14 @@ class Ring:
         self._ages.fill_(self.window)
         self._can_rewind = False
 
+    def skip(self, position: int) -> None:
+        """Let the frames up to `position` pass unseen: what is known of the anchor holds on its own."""
+        if not self.anchor or self.position != self.start + 1:
+            raise ValueError("only a ring that holds an anchor alone can leave frames out")
+        self.position = position
+        self._ages[0] = min(position - self.start, self.slots)
+        self._can_rewind = False
+
     def past(self) -> list[LayerPast]:
         """What the layers may read, as views: good until the next change."""
         return self._pasts[2 if self.position == self.start else self._turn]
@@ -96,7 +108,7 @@ class Ring:
         """Write the keys and values of the next frame; `row` takes one of a batch into a ring of batch 1."""
         rows = slice(None) if row is None else slice(row, row + 1)
         if self.slots:
-            slot = self.position % self.slots
+            slot = self._slot()
             assert self._evicted is not None
             self._evicted.copy_(self._temporal[..., slot, :])
             self._evicted_ages.copy_(self._ages)
@@ -105,6 +117,8 @@ class Ring:
                 self._temporal[1, layer, :, :, :, slot] = kv.temporal_v[rows]
             self._ages += 1
             self._ages[slot] = 1
+            if self.anchor:
+                self._ages[:1].clamp_(max=self.slots)
         if self.cross_frame:
             self._turn = 1 - self._turn
             for layer, kv in enumerate(kept):
@@ -120,7 +134,7 @@ class Ring:
         self.position -= 1
         if self.slots:
             assert self._evicted is not None
-            self._temporal[..., self.position % self.slots, :] = self._evicted
+            self._temporal[..., self._slot(), :] = self._evicted
             self._ages.copy_(self._evicted_ages)
         self._turn = 1 - self._turn
         self._can_rewind = False
@@ -143,6 +157,16 @@ class Ring:
     def nbytes(self) -> int:
         """Bytes of a snapshot."""
         return _nbytes(self._temporal, self._spatial[0], self._ages)
+
+    def _slot(self) -> int:
+        return slot_of(self.position - self.start if self.anchor else self.position, self.slots, self.anchor)
+
+
+def slot_of(number: int, slots: int, anchor: bool) -> int:
+    """The slot that a frame falls on; with an anchor `number` counts from it, and it is 0."""
+    if not anchor:
+        return number % max(slots, 1)
+    return 1 + (number - 1) % (slots - 1) if number else 0
 
 
 class Pool:

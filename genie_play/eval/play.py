@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from genie_play.eval import measures
-from genie_play.eval.probe import JUMP, Probe, hold, hold_key, motion, probe, standing
+from genie_play.eval.probe import JUMP, TICKS, Probe, hold, hold_key, motion, probe, standing
 from genie_play.eval.subject import SEED, Pictures, Subject, grid
 from genie_play.eval.table import Row
 from genie_play.types import N_ACTIONS
@@ -31,7 +31,7 @@ class Free:
     """Long plays side by side."""
 
     energy: NDArray[np.float64]  # (P, T) edge energy of each frame
-    alike: NDArray[np.int64]  # (P,) the first step at which no two codes differed; T if never
+    alike: NDArray[np.int64]  # (P,) the first step at which no two held codes differed; T if never
     kept: Pictures  # (P, n, H, W, 3) every so many frames
 
     def ends(self, real: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -147,7 +147,7 @@ def walks(subject: Subject) -> list[Row]:
 
 
 def play_on(subject: Subject, start: Pictures, told: torch.Tensor, every: int) -> Free:
-    """Play codes (T, P) from pictures (P, H, W, 3); every LOOK_EVERY steps all codes are tried for a tick."""
+    """Play codes (T, P) from pictures (P, H, W, 3); every LOOK_EVERY steps all codes are held for TICKS."""
     batch, length = subject.batch(len(start)), len(told)
     now = batch.begin(start)
     energy, kept = [measures.edge_energy(now)], [now]
@@ -158,7 +158,7 @@ def play_on(subject: Subject, start: Pictures, told: torch.Tensor, every: int) -
         if t % every == 0:
             kept.append(now)
         if t % LOOK_EVERY == 0:
-            futures = np.stack([batch.peek(code, SEED) for code in range(N_ACTIONS)])
+            futures = np.stack([batch.peek(code, SEED, TICKS) for code in range(N_ACTIONS)])
             same = measures.apart(futures) <= ALIKE
             alike = np.where(same & (alike > length), t, alike)
     return Free(np.stack(energy, 1), alike, np.stack(kept, 1))

@@ -87,10 +87,16 @@ class Batch:
         tokens = self.sampler.sample(self.dynamics_ring.past(), told, seed, self.index).tokens
         return self.feed(tokens, told)
 
-    def peek(self, actions: Tensor | int, seed: int) -> Pictures:
-        """What `step` would show; changes nothing."""
-        tokens = self.sampler.sample(self.dynamics_ring.past(), self._told(actions), seed, self.index).tokens
-        return to_uint8(self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past())[0])
+    def peek(self, actions: Tensor | int, seed: int, ticks: int = 1) -> Pictures:
+        """What as many steps under `actions` would show last; changes nothing."""
+        rings, index = (self.dynamics_ring, self.decoder_ring), self.index
+        before = [ring.snapshot() for ring in rings]
+        for _ in range(ticks):
+            seen = self.step(actions, seed)
+        for ring, snapshot in zip(rings, before, strict=True):
+            ring.load(snapshot)
+        self.index = index
+        return seen
 
     def _told(self, actions: Tensor | int) -> Tensor:
         return torch.full((self.count,), actions) if isinstance(actions, int) else actions

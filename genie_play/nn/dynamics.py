@@ -26,6 +26,8 @@ class Dynamics(nn.Module):
         super().__init__()
         if config.recipe not in ("teacher", "paper"):
             raise ValueError(f"no dynamics recipe is called {config.recipe!r}")
+        if config.anchor and config.window < 3:
+            raise ValueError("with an anchor the window should hold three frames or more")
         self.config, self.grid, self.codes = config, grid, codes
         self.n_tokens, self.mask_id, self.no_action = grid[0] * grid[1], codes, N_ACTIONS
         width, ours = config.width, config.recipe == "teacher"
@@ -39,16 +41,14 @@ class Dynamics(nn.Module):
         self.code_projection = nn.Linear(code_dim, width, bias=False)
         self.register_buffer("code_vectors", torch.zeros(codes + 1, code_dim))  # the mask has the zero vector
         self.place = None if ours else nn.Parameter(torch.randn(self.n_tokens, width) * 0.1)
+        sizes = width, config.heads, config.head_dim, config.ffn, config.window, grid
         self.blocks = nn.ModuleList(
-            STBlock(
-                width, config.heads, config.head_dim, config.ffn, config.window, grid, rotary=ours, cross_frame=ours
-            )
-            for _ in range(config.layers)
+            STBlock(*sizes, rotary=ours, cross_frame=ours, anchor=config.anchor) for _ in range(config.layers)
         )
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.head = nn.Linear(width, codes, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
-        self.cache_shape = CacheShape(config.layers, config.heads, config.head_dim, config.window)
+        self.cache_shape = CacheShape(config.layers, config.heads, config.head_dim, config.window, config.anchor)
 
     def set_codes(self, codebook: Tensor) -> None:
         """Take the tokenizer's unit codes (V, d)."""

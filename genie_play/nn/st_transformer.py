@@ -28,7 +28,7 @@ class LayerPast(NamedTuple):
 
     spatial_k, spatial_v: (B, h, N, hd) of the frame before; None where the recipe has none, or before the first frame.
     temporal_k, temporal_v: (B, N, h, P, hd) ring of P slots. ages: (P,) int64, how many frames ago each slot was;
-    1..W-1 is seen, anything else is not.
+    1..W-1 is seen, anything else is not. With an anchor the first frame is W-1 old when it is older.
     """
 
     spatial_k: Tensor | None
@@ -69,7 +69,8 @@ class Attention(nn.Module):
 
 
 class STBlock(nn.Module):
-    """One block. `rotary`: 2-D rotary positions in space; `cross_frame`: a frame also reads the one before it."""
+    """One block. `rotary`: 2-D rotary positions in space; `cross_frame`: a frame also reads the one before it;
+    `anchor`: the oldest place of the window is the first frame's for good, however long ago it was."""
 
     rotary_cos: Tensor
     rotary_sin: Tensor
@@ -85,9 +86,11 @@ class STBlock(nn.Module):
         *,
         rotary: bool = True,
         cross_frame: bool = False,
+        anchor: bool = False,
     ) -> None:
         super().__init__()
         self.window, self.grid, self.rotary, self.cross_frame = window, grid, rotary, cross_frame
+        self.anchor = anchor
         self.spatial_norm = nn.RMSNorm(width, eps=1e-6)
         self.spatial = Attention(width, heads, head_dim)
         self.temporal_norm = nn.RMSNorm(width, eps=1e-6)
@@ -195,11 +198,14 @@ class STBlock(nn.Module):
         time = torch.arange(frames, device=self.time_bias.device)
         age = time[:, None] - time[None, :]  # (T, T) how long before the query the key is
         bias = self.time_bias[:, age.clamp(0, self.window - 1)]
-        own = bias.masked_fill((age < 0) | (age >= self.window), -math.inf)
+        outside = (age < 0) | (age >= self.window - self.anchor)
+        if self.anchor:
+            outside[:, 0] = False
+        own = bias.masked_fill(outside, -math.inf)
         if streams == 1:
             return own
         nothing = torch.full_like(bias, -math.inf)
-        past_only = bias.masked_fill((age < 1) | (age >= self.window), -math.inf)
+        past_only = own.masked_fill(age < 1, -math.inf)
         itself = bias.masked_fill(age != 0, -math.inf)
         return torch.cat((torch.cat((own, nothing), -1), torch.cat((past_only, itself), -1)), -2)
 

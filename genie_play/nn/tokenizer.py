@@ -25,6 +25,7 @@ class CacheShape:
     heads: int
     head_dim: int
     window: int
+    anchor: bool = False  # of the frames in the window one is always the first
 
 
 @dataclass
