@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -178,6 +180,29 @@ def test_quantizer_starts_learns_and_restarts():
     quantizer(points).vectors.sum().backward()
     assert points.grad is not None
     assert points.grad.abs().sum() > 0
+
+
+@torch.inference_mode()
+def test_codes_that_are_nearly_one_are_one_to_the_keys():
+    quantizer = Quantizer(6, 4)
+    angles = torch.tensor([0.0, 1.0, 0.35, 2.0, 0.2, 1.02])  # 0, 2 and 4 are a chain of 0.2 and 0.15
+    quantizer.codebook.copy_(torch.stack((angles.cos(), angles.sin(), angles * 0, angles * 0), -1))
+    assert quantizer.merged(math.cos(0.21), 1).tolist() == [0, 1, 0, 3, 0, 1]
+    assert quantizer.merged(math.cos(0.16), 1).tolist() == [0, 1, 2, 3, 2, 1]
+    assert quantizer.merged(math.cos(0.21), 4).tolist() == [0, 1, 2, 3, 2, 1]
+    assert quantizer.merged(-1, 1).tolist() == [0] * 6
+
+    config = ActionsConfig(width=16, pool=1, reach=(2, 3), motions=10)
+    model, again = shaken(LatentActions(config, (20, 32))), LatentActions(config, (20, 32))
+    model.quantizer.codebook[9] = model.quantizer.codebook[4] + 1e-3
+    again.load_state_dict(model.state_dict())
+    assert again.motion.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4]
+    frames = torch.rand(3, 9, 20, 32, 3, generator=torch.Generator().manual_seed(2))
+    small = again.form.prepare(frames)
+    latents = torch.nn.functional.normalize(again.form.encode(small), dim=-1)
+    again.quantizer.codebook[9] = latents[0, 0]  # so that entry 9 is the nearest
+    assert again.quantizer(latents).tokens[0, 0] == 9
+    assert again.read(frames)[1][0, 0] == 4
 
 
 PAPER = {

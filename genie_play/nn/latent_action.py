@@ -26,6 +26,7 @@ from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantized, Quantizer
 from genie_play.nn.st_transformer import STBlock
 
+ALIKE = 0.975  # cosine from which two motions are one to the keys: a code split in two splits keys (measured)
 CELLS = (8, 8)  # the grid that motion is summed over
 
 
@@ -43,6 +44,8 @@ class Inference:
 class LatentActions(nn.Module):
     """Either form. Frames are (B, T, H, W, 3) in 0..1; code t leads from frame t to frame t + 1."""
 
+    motion: Tensor
+
     def __init__(self, config: ActionsConfig, size: tuple[int, int]) -> None:
         super().__init__()
         if config.recipe not in ("shift", "paper"):
@@ -55,6 +58,9 @@ class LatentActions(nn.Module):
         entries = config.motions or config.codes
         self.quantizer = Quantizer(entries, config.code_dim, decay=0.95, restart_after=50)
         self.keys = Keys(config.codes, config.motions, config.width) if config.motions else None
+        # for each entry the one that keys know it as; follows from the codebook whenever weights are loaded
+        self.register_buffer("motion", torch.arange(entries), persistent=False)
+        self.register_load_state_dict_post_hook(_merge)
 
     def forward(self, frames: Tensor) -> Inference:
         """A training pass of encoder, codebook and decoder."""
@@ -75,9 +81,10 @@ class LatentActions(nn.Module):
         return seen if self.keys is None else self.keys.draw(small, seen, uniforms)
 
     def read(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared frames (B, T, h, w, 3) and the codebook entry (B, T-1) int64 of every transition."""
+        """Prepared frames (B, T, h, w, 3) and the codebook entry (B, T-1) int64 of every transition; to keys entries
+        that are nearly one are one."""
         small = self.form.prepare(frames)
-        return small, self.quantizer(self.form.encode(small)).tokens
+        return small, self.motion[self.quantizer(self.form.encode(small)).tokens]
 
     def paint(self, frames: Tensor, codes: Tensor) -> Inference:
         """Next frames as the decoder paints them for codes (B, T-1) of one's choice."""
@@ -97,6 +104,11 @@ class LatentActions(nn.Module):
         weight = torch.where(copy < 1e-4, 0.1, 1.0)
         relative = (weight * error / (copy + 2e-3)).sum() / weight.sum()
         return relative + 0.25 * inference.quantized.commitment
+
+
+def _merge(actions: LatentActions, _: object) -> None:
+    if actions.keys is not None:
+        actions.motion = actions.quantizer.merged(ALIKE, actions.config.codes)
 
 
 class ShiftActions(nn.Module):

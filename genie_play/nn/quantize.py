@@ -73,6 +73,20 @@ class Quantizer(nn.Module):
         return self.codebook[tokens]
 
     @torch.no_grad()
+    def merged(self, least: float, fewest: int) -> Tensor:
+        """(V,) int64: for each code the first of those it is one with, where the nearest two become one again and again
+        while their cosine is `least` or more and more than `fewest` are left."""
+        alike = (self.codebook @ self.codebook.T).tolist()
+        pairs = sorted(((alike[i][j], i, j) for j in range(self.codes) for i in range(j)), reverse=True)
+        first = list(range(self.codes))
+        for cosine, i, j in pairs:
+            if cosine < least or len(set(first)) <= fewest:
+                break
+            one, other = sorted((first[i], first[j]))
+            first = [one if n == other else n for n in first]
+        return torch.tensor(first, device=self.codebook.device)
+
+    @torch.no_grad()
     def start(self, z: Tensor, generator: torch.Generator, rounds: int = 10) -> None:
         """Place the codes by k-means (k-means++ seeds) on the vectors of one batch, and quantise from now on."""
         points = F.normalize(z.detach().float().flatten(0, -2), dim=-1)
