@@ -156,6 +156,9 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate.add_argument("--upper-bound", type=Path, metavar="FILE", help="of train --true-actions, to stand beside")
     evaluate.add_argument("--sweep", action="store_true", help="quality against passes, order and temperature instead")
+    evaluate.add_argument(
+        "--arithmetics", action="store_true", help="which arithmetics of this CPU play as well as float32 instead"
+    )
     evaluate.add_argument("--steps", type=_counts, metavar="N,N", help="passes of the sweep (default: 1,2,4,8,25)")
     evaluate.add_argument("--page", type=Path, metavar="X.md", help="write tables and sheets into this page")
 

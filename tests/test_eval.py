@@ -15,7 +15,20 @@ from PIL import Image
 from genie_play import checkpoint, cli, compare, paths
 from genie_play.config import PathConfig
 from genie_play.data.clips import PlatformerSource
-from genie_play.eval import codes, curves, infer, measures, play, probe, report, sketchbook, stages, upper_bound
+from genie_play.engine import calibration
+from genie_play.eval import (
+    accept,
+    codes,
+    curves,
+    infer,
+    measures,
+    play,
+    probe,
+    report,
+    sketchbook,
+    stages,
+    upper_bound,
+)
 from genie_play.eval.gates import GATES, gates_of
 from genie_play.eval.subject import Size, Subject
 from genie_play.eval.table import Row, into_page, judged, over_draws
@@ -440,3 +453,47 @@ def test_the_path_of_a_world_is_what_is_measured(tiny):
     header = checkpoint.read(checkpoint.find(tiny))
     assert report.open_subject(checkpoint.find(tiny), SMALL)[0].path == header.path
     assert isinstance(header.path, PathConfig)
+
+
+# arithmetics
+
+
+def test_an_arithmetic_is_accepted_for_what_it_draws_and_how_it_plays(capsys, tiny, tmp_path, monkeypatch):
+    file = tmp_path / "copy.safetensors"
+    shutil.copy(checkpoint.find(tiny), file)
+    monkeypatch.setattr(calibration, "able", lambda names: ["fp32", "bf16"])
+    found = accept.accept(file, save=True, size=SMALL)
+    exact, half = found["rows"]
+    assert exact["alike"] == 1.0
+    assert all(len(values) == max(SMALL.draws, 2) for row in found["rows"] for values in row["figures"].values())
+    assert set(exact["figures"]) == set(accept.FIGURES)
+    assert half["alike"] > 0.9
+    assert checkpoint.read(file).accepted == tuple(found["accepted"])
+    assert any(line.startswith("| bf16 ") for line in accept.table(found))
+    monkeypatch.setattr(calibration, "able", lambda names: ["fp32"])
+    for words, what in (((), "nothing to measure"), (("--out", tmp_path), "with --save and --quick alone")):
+        code, _, err = run(capsys, "eval", file, "--arithmetics", *words)
+        assert code != 0
+        assert what in err
+
+
+def test_an_arithmetic_that_draws_other_tokens_or_plays_worse_is_named():
+    good = {name: (best - 0.3, best - 0.1) for name, best in accept.FIGURES.items()}
+    base = accept.Found("fp32", 1.0, good)
+    assert accept.judged(accept.Found("int8", 0.98, good), base).accepted
+    other = accept.judged(accept.Found("int8", 0.96, good), base)
+    assert (other.worse, other.accepted) == (("drawing the same tokens",), False)
+    name = "edge energy of the second half, against real"
+    for values, accepted in (((1.2, 1.3), True), ((1.3, 1.4), False), ((0.5, 0.7), False)):
+        found = accept.judged(accept.Found("int8", 1.0, good | {name: values}), base)
+        assert (found.accepted, found.worse) == (accepted, () if accepted else (name,))
+
+
+def test_a_world_with_other_weights_draws_other_tokens(tiny):
+    subject = report.open_subject(checkpoint.find(tiny), SMALL)[0]
+    with torch.inference_mode():
+        exact, other = subject.played_in("fp32"), subject.played_in("fp32")
+        assert accept.alike(exact, other, 3) == 1.0
+        other.genie.dynamics.head.weight.copy_(other.genie.dynamics.head.weight.roll(1, 0))
+        assert accept.alike(exact, other, 3) < 0.5
+    assert subject.genie.dynamics.blocks[0].__class__.__name__ == "STBlock"  # the world itself is as it was

@@ -63,7 +63,7 @@ def evaluate(
     """
     file = checkpoint.find(world)
     size = size or (QUICK if quick else Size())
-    with _one_thread(), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         subject, header = open_subject(file, size)
         if save:
             upper_bound.refuse(header)
@@ -102,7 +102,7 @@ def probe_world(
 ) -> tuple[dict[str, Any], Pictures]:
     """What each code of a world does, and a sheet of it. With `save` the labels go into the checkpoint."""
     file = checkpoint.find(world)
-    with _one_thread(), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         subject, header = open_subject(file, Size(prompts=prompts))
         if save:
             upper_bound.refuse(header)
@@ -205,7 +205,7 @@ def _fill(page: Path, name: str, result: dict[str, Any], sheets: dict[str, Pictu
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums in one order, whatever the machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -6,8 +6,9 @@ measure repeated over draws 0, 1, 2, ... sees other clips each time.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,8 @@ from genie_play import ops
 from genie_play.config import PathConfig
 from genie_play.data.clips import PlatformerSource
 from genie_play.data.platformer import Truth, with_truth
+from genie_play.engine import cpu
+from genie_play.engine.engine import ARITHMETIC
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Ring
 from genie_play.eval import measures
@@ -62,9 +65,9 @@ class Batch:
         dynamics, tokenizer = genie.dynamics, genie.tokenizer
         device = dynamics.head.weight.device
         self.genie, self.count, self.sampler = genie, batch, Sampler(dynamics, ops.get("reference"), path)
-        cross = dynamics.config.recipe == "teacher"
-        self.dynamics_ring = Ring(dynamics.cache_shape, dynamics.n_tokens, cross, device, batch=batch)
-        self.decoder_ring = Ring(tokenizer.decoder_shape, dynamics.n_tokens, False, device, batch=batch)
+        cross, kind = dynamics.config.recipe == "teacher", ARITHMETIC[path.arithmetic]
+        self.dynamics_ring = Ring(dynamics.cache_shape, dynamics.n_tokens, cross, device, kind, batch)
+        self.decoder_ring = Ring(tokenizer.decoder_shape, dynamics.n_tokens, False, device, kind, batch)
         self.index = 0
 
     def begin(self, pictures: Pictures) -> Pictures:
@@ -84,8 +87,11 @@ class Batch:
     def step(self, actions: Tensor | int, seed: int) -> Pictures:
         """Sample the next frame under `actions` (B,), commit it, and return it (B, H, W, 3) uint8."""
         told = self._told(actions)
-        tokens = self.sampler.sample(self.dynamics_ring.past(), told, seed, self.index).tokens
-        return self.feed(tokens, told)
+        return self.feed(self.sample(told, seed), told)
+
+    def sample(self, actions: Tensor | int, seed: int) -> Tensor:
+        """Tokens (B, N) of the next frame under `actions` (B,); commits nothing."""
+        return self.sampler.sample(self.dynamics_ring.past(), self._told(actions), seed, self.index).tokens
 
     def peek(self, actions: Tensor | int, seed: int, ticks: int = 1) -> Pictures:
         """What as many steps under `actions` would show last; changes nothing."""
@@ -147,6 +153,14 @@ class Subject:
         beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
         real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
         return Sight(detector, real, scenery)
+
+    def played_in(self, arithmetic: str) -> Subject:
+        """The same, its networks as a CPU plays them in that arithmetic; BackendError where this CPU cannot."""
+        other = copy.copy(self)
+        other.genie, other.pictures = copy.deepcopy(self.genie), {}
+        other.path = replace(self.path, arithmetic=arithmetic)
+        cpu.place(other.genie, arithmetic)
+        return other
 
     def batch(self, count: int) -> Batch:
         """The world in play with `count` prompts."""
