@@ -60,6 +60,22 @@ def test_a_linear_layer_is_a_product(name, relu):
         assert not torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_float32_by_either_library_is_a_product(relu, slow, monkeypatch):
+    if slow and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(arithmetic, "mkl_is_slow", lambda: slow)
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 48, generator=g)
+    layer = arithmetic.Linear32(weight, relu)
+    assert layer._weight.is_mkldnn == slow
+    for shape in ((1, 1, 48), (2, 7, 48), (8, 144, 48)):
+        x = torch.randn(shape, generator=g)
+        expected = (x @ weight.T).relu() if relu else x @ weight.T
+        assert (layer(x) - expected).norm() < 1e-6 * expected.norm()
+
+
 def test_int8_is_checked_against_integers(monkeypatch):
     if not arithmetic.int8_engine():
         pytest.skip("no exact int8 here")

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genie_play.engine.verdicts import vendor
 from genie_play.types import BackendError, CheckpointError
 
 ARITHMETICS = ("fp32", "bf16", "int8")
@@ -30,37 +31,39 @@ INT8_ENGINES = ("onednn", "x86", "fbgemm", "qnnpack")
 class Linear32(nn.Module):
     """y = x @ weight.T in float32. `relu` clips y at zero."""
 
-    def __init__(self, weight: Tensor, relu: bool = False) -> None:
-        super().__init__()
-        self.relu = relu
-        self.register_buffer("weight", weight.float(), persistent=False)
-
-    weight: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) to (..., M) float32."""
-        y = F.linear(x, self.weight)
-        return y.relu_() if self.relu else y
-
-
-class Linear16(nn.Module):
-    """The same in bfloat16, and so is what comes out."""
+    kind = torch.float32
 
     def __init__(self, weight: Tensor, relu: bool = False) -> None:
         super().__init__()
         self.unary = "relu" if relu else "none"
-        weight = weight.bfloat16()
+        weight = weight.to(self.kind)
         # the packed form is opaque: it can be multiplied by, and nothing else
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if has_bf16() else weight
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None) if self.packs() else weight
+
+    @staticmethod
+    def packs() -> bool:
+        """Whether oneDNN multiplies here, by a weight packed once, or whatever `F.linear` takes."""
+        return mkl_is_slow()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., K) to (..., M) bfloat16."""
-        x = x.bfloat16()
+        """(..., K) to (..., M), in the arithmetic of the layer."""
+        x = x.to(self.kind)
         if self._weight.is_mkldnn:
             y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, self.unary, [], "")
             return y
         y = F.linear(x, self._weight)
         return y.relu_() if self.unary == "relu" else y
+
+
+class Linear16(Linear32):
+    """The same in bfloat16, and so is what comes out."""
+
+    kind = torch.bfloat16
+
+    @staticmethod
+    def packs() -> bool:
+        """Wherever the CPU multiplies bfloat16 itself."""
+        return has_bf16()
 
 
 class Linear8(nn.Module):
@@ -97,6 +100,14 @@ def layer(arithmetic: str) -> Callable[..., nn.Module]:
 def has_bf16() -> bool:
     """The CPU multiplies bfloat16 itself; elsewhere it is emulated: right, and slower than float32."""
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@lru_cache(maxsize=1)
+def mkl_is_slow() -> bool:
+    """The CPU has AVX512 and is AMD's: MKL, which torch multiplies float32 by, does not use it there, and oneDNN is 2.2
+    times as fast (measured, docs/performance.md)."""
+    ours = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return bool(ours and "AuthenticAMD" in vendor())
 
 
 def unfit(arithmetic: str) -> str:

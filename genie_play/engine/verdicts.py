@@ -130,6 +130,11 @@ def processor() -> str:
     return _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
+def vendor() -> str:
+    """Who made the processor, in its own words."""
+    return _line("/proc/cpuinfo", "vendor_id") or platform.processor()
+
+
 def _line(path: str, start: str) -> str:
     """What follows the colon of the first line that starts so, or nothing."""
     try:

@@ -107,8 +107,9 @@ class LatentActions(nn.Module):
 
 
 def _merge(actions: LatentActions, _: object) -> None:
-    if actions.keys is not None:
-        actions.motion = actions.quantizer.merged(ALIKE, actions.config.codes)
+    book = actions.quantizer
+    every = torch.arange(book.codes, device=book.codebook.device)
+    actions.motion = every if actions.keys is None else book.merged(ALIKE, actions.config.codes)
 
 
 class ShiftActions(nn.Module):
