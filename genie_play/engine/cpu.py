@@ -9,6 +9,8 @@ caches are read by the same block only. Knows nothing of tokens, pictures or pat
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,7 +69,7 @@ class CpuBlock(nn.Module):
             x, q = x.index_select(1, rows), q.index_select(1, rows)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, h, N, hd)
         keys, values = self._with_the_frame_before(k, v, past) if self.cross_frame else (k, v)
-        seen = F.scaled_dot_product_attention(q, keys, values, scale=1.0)
+        seen = attend(q, keys, values)
         x = x + self.spatial.out(seen.transpose(1, 2).flatten(2))
 
         own, tv = self.temporal.project(x)
@@ -90,6 +92,20 @@ class CpuBlock(nn.Module):
     def _bias(self, ages: Tensor) -> Tensor:
         """(h, Q): the bias of each slot, then of the frame itself, then -inf; Q as `temporal` wants it."""
         return self.time_bias[:, torch.cat((ages.clamp(max=self.window), self.after_ages))]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention over (B, h, N, hd), queries scaled already: fused, but for one row in bfloat16 on a CPU without
+    tiles (AMX), where two products are twice as fast (measured)."""
+    if q.dtype == torch.bfloat16 and len(q) == 1 and not has_tiles():
+        return (q @ k.mT).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+@lru_cache(maxsize=1)
+def has_tiles() -> bool:
+    """Whether the CPU multiplies matrices as such (AMX)."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def temporal(q: Tensor, k: Tensor, v: Tensor, ring_k: Tensor, ring_v: Tensor, bias: Tensor) -> Tensor:
