@@ -237,7 +237,7 @@ def _paper(name: str, layers: int, width: int, heads: int, head_dim: int, big: b
     return WorldConfig(name, 10.0, tokenizer, actions, dynamics, sample)
 
 
-DRAWN = SampleConfig(temperature=1.0)  # as the dynamics were taught; the last pass alone takes the likeliest
+DRAWN = SampleConfig(temperature=1.0, last_argmax=False)  # as the dynamics were taught, in every pass
 
 PRESETS: dict[str, WorldConfig] = {
     "tiny": WorldConfig(
@@ -251,7 +251,9 @@ PRESETS: dict[str, WorldConfig] = {
         DynamicsConfig(layers=2, width=64, heads=2, head_dim=32, ffn=2.0, window=4, noise_levels=4),
         SampleConfig(steps=3),
     ),
-    "spark": WorldConfig("spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16), sample=DRAWN),
+    "spark": WorldConfig(
+        "spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16, anchor=True), sample=DRAWN
+    ),
     "pocket": WorldConfig(
         "pocket",
         10.0,
@@ -259,7 +261,7 @@ PRESETS: dict[str, WorldConfig] = {
             height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
         ),
         ActionsConfig(motions=16, width=96),
-        DynamicsConfig(layers=8, width=256, heads=8, window=16),
+        DynamicsConfig(layers=8, width=256, heads=8, window=16, anchor=True),
         DRAWN,
     ),
     "studio": WorldConfig(
@@ -270,7 +272,7 @@ PRESETS: dict[str, WorldConfig] = {
             decoder_layers=2, decoder_heads=7, head_dim=64,
         ),
         ActionsConfig(motions=16, width=128, reach=(6, 5)),
-        DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16),
+        DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16, anchor=True),
         dataclasses.replace(DRAWN, steps=8),
     ),
     "genie-41m": _paper("genie-41m", 18, 512, 8, 64),
@@ -290,15 +292,15 @@ TRAINING: dict[str, TrainConfig] = {
     ),
     "spark": TrainConfig(
         StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(6000, 16, 4), StageConfig(2600, 4, 32),
+        StageConfig(6000, 16, 4), StageConfig(2600, 3, 48),
     ),
     "pocket": TrainConfig(
         StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(4000, 64, 8), StageConfig(12000, 16, 32),
+        StageConfig(4000, 64, 8), StageConfig(12000, 11, 48),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(6000, 32, 8), StageConfig(21000, 32, 32),
+        StageConfig(6000, 32, 8), StageConfig(21000, 21, 48),
     ),
 }  # fmt: skip
 
