@@ -115,6 +115,7 @@ class EngineInfo:
     path: dict[str, Any]  # how tokens are computed (config.PathConfig as a dict)
     device: str
     checkpoint: dict[str, str] = field(default_factory=dict)  # name, sha256
+    anchor: bool = False  # the first frame is among those that a step looks back on, however long ago it was
 
 
 @runtime_checkable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -253,6 +254,18 @@ def test_the_commit_is_done_while_nobody_waits(desk):
     assert [verb for _, verb, _ in desk.engine.log][-2:] == ["step", "settle"]
     desk.wait(1.0)
     assert [verb for _, verb, _ in desk.engine.log][-2:] == ["step", "settle"]
+
+
+def test_it_says_how_long_the_picture_is_in_sight(desk):
+    window = desk.player.info.window
+    desk.play(window - 1)
+    assert desk.session.index < window
+    assert "still sees your picture" in desk.texts
+    desk.play(2)
+    assert "the picture is out of its sight" in desk.texts
+    desk.player.info = replace(desk.player.info, anchor=True)
+    desk.play(1)
+    assert "dreaming freely: your picture it still sees" in desk.texts
 
 
 def test_digits_are_raw_codes(desk):

@@ -128,6 +128,7 @@ class GenieEngine:
             labels=header.labels,
             idle=header.idle,
             window=header.world.dynamics.window,
+            anchor=header.world.dynamics.anchor,
             n_tokens=n_tokens,
             path=to_dict(self.path),
             device=str(self.device),

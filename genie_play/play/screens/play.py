@@ -251,14 +251,19 @@ class PlayScreen:
     def _freshness(self, canvas: Canvas, y: int) -> list[Item]:
         """How much of what the network still sees is the person's picture."""
         px, player = canvas.px, self.player
-        session, window = player.session, player.info.window if player.info else 1
+        session, window = player.session, max(player.info.window, 1) if player.info else 1
+        anchor = player.info is not None and player.info.anchor
         assert session is not None
-        fresh = max(0.0, 1.0 - session.index / max(window, 1))
+        fresh = max(anchor / window, 1.0 - session.index / window)
         bar = Rect(px(20), y - px(4), px(84), px(8))
         items: list[Item] = [Box(bar, RAISED, px(4))]
         if fresh > 0:
             items.append(Box(bar._replace(w=max(round(bar.w * fresh), px(8))), GOOD, px(4)))
-        words = "still sees your picture" if fresh > 0 else "dreaming freely: the picture is out of its sight"
+        words = "still sees your picture"
+        if session.index >= window:
+            words = "dreaming freely: " + (
+                "your picture it still sees" if anchor else "the picture is out of its sight"
+            )
         items.append(canvas.text(words, bar.right + px(12), y, SMALL, FAINT))
         return items
 
