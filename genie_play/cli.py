@@ -362,9 +362,9 @@ def _eval(args: argparse.Namespace) -> int:
     if args.arithmetics:
         from genie_play.eval import accept
 
-        if args.sweep or args.out or args.page or args.upper_bound or args.source:
+        if args.sweep or args.steps or args.out or args.page or args.upper_bound or args.source:
             raise GenieError("--arithmetics goes with --save and --quick alone")
-        found = accept.accept(args.world, args.quick, args.save, lambda what: _note(f"playing in {what}"))
+        found = accept.accept(args.world, args.quick, args.save, _note)
         _show(args, found, accept.table(found))
         return 0
     if args.sweep:

@@ -102,9 +102,11 @@ def test_int8_takes_no_weights_that_are_not_finite():
 # blocks
 
 
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("cross_frame", [False, True])
 @torch.inference_mode()
-def test_a_block_is_its_twin_before_and_after_the_ring_wraps(name, cross_frame):
+def test_a_block_is_its_twin_before_and_after_the_ring_wraps(name, cross_frame, tiles, monkeypatch):
+    monkeypatch.setattr(cpu, "has_tiles", lambda: tiles)
     g = torch.Generator().manual_seed(3)
     width, heads, size, window, grid = 48, 3, 16, 4, (3, 5)
     block = STBlock(width, heads, size, 2.0, window, grid, rotary=cross_frame, cross_frame=cross_frame).eval()

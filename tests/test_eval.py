@@ -471,7 +471,8 @@ def test_an_arithmetic_is_accepted_for_what_it_draws_and_how_it_plays(capsys, ti
     assert checkpoint.read(file).accepted == tuple(found["accepted"])
     assert any(line.startswith("| bf16 ") for line in accept.table(found))
     monkeypatch.setattr(calibration, "able", lambda names: ["fp32"])
-    for words, what in (((), "nothing to measure"), (("--out", tmp_path), "with --save and --quick alone")):
+    alone = "with --save and --quick alone"
+    for words, what in (((), "nothing to measure"), (("--out", tmp_path), alone), (("--steps", 2), alone)):
         code, _, err = run(capsys, "eval", file, "--arithmetics", *words)
         assert code != 0
         assert what in err

@@ -262,10 +262,10 @@ def test_it_says_how_long_the_picture_is_in_sight(desk):
     assert desk.session.index < window
     assert "still sees your picture" in desk.texts
     desk.play(2)
-    assert "the picture is out of its sight" in desk.texts
+    assert "dreaming freely: your picture is out of its sight" in desk.texts
     desk.player.info = replace(desk.player.info, anchor=True)
     desk.play(1)
-    assert "dreaming freely: your picture it still sees" in desk.texts
+    assert "dreaming freely: your picture is still in its sight" in desk.texts
 
 
 def test_digits_are_raw_codes(desk):

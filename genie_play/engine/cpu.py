@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genie_play.engine import arithmetic as arithmetics
 from genie_play.nn.genie import Genie
-from genie_play.nn.st_transformer import Attention, LayerKV, LayerPast, STBlock
+from genie_play.nn.st_transformer import Attention, LayerKV, LayerPast, STBlock, attend
 
 EPSILON = 1e-6  # of every norm, as in `STBlock`
 SOFTMAX_WIDTH = 16  # float32 numbers in a vector register: shorter rows take torch's softmax three times as long
@@ -69,7 +69,8 @@ class CpuBlock(nn.Module):
             x, q = x.index_select(1, rows), q.index_select(1, rows)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, h, N, hd)
         keys, values = self._with_the_frame_before(k, v, past) if self.cross_frame else (k, v)
-        seen = attend(q, keys, values)
+        fused = q.dtype != torch.bfloat16 or len(q) > 1 or has_tiles()
+        seen = F.scaled_dot_product_attention(q, keys, values, scale=1.0) if fused else attend(q, keys, values)
         x = x + self.spatial.out(seen.transpose(1, 2).flatten(2))
 
         own, tv = self.temporal.project(x)
@@ -94,17 +95,10 @@ class CpuBlock(nn.Module):
         return self.time_bias[:, torch.cat((ages.clamp(max=self.window), self.after_ages))]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention over (B, h, N, hd), queries scaled already: fused, but for one row in bfloat16 on a CPU without
-    tiles (AMX), where two products are twice as fast (measured)."""
-    if q.dtype == torch.bfloat16 and len(q) == 1 and not has_tiles():
-        return (q @ k.mT).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
-
-
 @lru_cache(maxsize=1)
 def has_tiles() -> bool:
-    """Whether the CPU multiplies matrices as such (AMX)."""
+    """Whether the CPU multiplies matrices as such (AMX). Without, fused attention in bfloat16 takes twice as long as
+    two products; eight actions at once are too large for these to gain (docs/performance.md)."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 

@@ -373,12 +373,11 @@ class GenieEngine:
             decoder_start = max(0, last - self._slack - self._decoder.reach)
             self._decoder.clear(decoder_start)
             self._exact_from = last - 1 - self._slack if start or decoder_start else 0
-            if start > 1 and self._dynamics.anchor:
-                self._dynamics.clear()
+            anchor = self._dynamics.anchor
+            self._dynamics.clear(0 if anchor else start)
+            if anchor and start > 1:
                 self._commit(target[0])
                 self._dynamics.skip(start)
-            else:
-                self._dynamics.clear(0 if self._dynamics.anchor else start)
 
     def _feed(self, target: list[_Fed]) -> Pixels:
         """Feed frames until the last is shown and all before it are committed, as after a step; return its picture."""

@@ -77,7 +77,7 @@ class FixedRing:
         self._can_rewind = False
 
     def skip(self, position: int) -> None:
-        """Let the frames up to `position` pass unseen: what is known of the anchor holds on its own."""
+        """Go on at `position` after the anchor alone: the frames between are left out."""
         if not self.anchor or self.position != self.start + 1:
             raise ValueError("only a ring that holds an anchor alone can leave frames out")
         self.position = position
@@ -189,8 +189,7 @@ class FixedRing:
         return _nbytes(self.temporal, self.scales, self.spatial, self.ages)
 
     def _point(self) -> None:
-        number = self.position - self.start if self.anchor else self.position
-        self.slot.fill_(slot_of(number, self.slots, self.anchor))
+        self.slot.fill_(slot_of(self.position, self.start, self.slots, self.anchor))
 
 
 def next_ages(ring: FixedRing) -> Tensor:

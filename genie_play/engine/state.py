@@ -35,10 +35,8 @@ class Snapshot:
 
 
 class Ring:
-    """Keys and values of the last W - 1 frames of one network, all layers; `batch` play-throughs side by side.
-
-    With an anchor the first frame after a clear keeps slot 0 for good, the others take turns in the rest, and its age
-    stops at W - 1.
+    """Keys and values of the last W - 1 frames of one network, all layers; `batch` play-throughs side by side. With an
+    anchor the first frame after a clear keeps slot 0 for good, its age stops at W - 1, and the others share the rest.
 
     `position` is that of the next frame to be committed. With `cross_frame` the spatial keys and values of the last
     frame are kept too. The last commit can be undone, once.
@@ -93,7 +91,7 @@ class Ring:
         self._can_rewind = False
 
     def skip(self, position: int) -> None:
-        """Let the frames up to `position` pass unseen: what is known of the anchor holds on its own."""
+        """Go on at `position` after the anchor alone: the frames between are left out."""
         if not self.anchor or self.position != self.start + 1:
             raise ValueError("only a ring that holds an anchor alone can leave frames out")
         self.position = position
@@ -159,14 +157,14 @@ class Ring:
         return _nbytes(self._temporal, self._spatial[0], self._ages)
 
     def _slot(self) -> int:
-        return slot_of(self.position - self.start if self.anchor else self.position, self.slots, self.anchor)
+        return slot_of(self.position, self.start, self.slots, self.anchor)
 
 
-def slot_of(number: int, slots: int, anchor: bool) -> int:
-    """The slot that a frame falls on; with an anchor `number` counts from it, and it is 0."""
+def slot_of(position: int, start: int, slots: int, anchor: bool) -> int:
+    """The slot that the frame at `position` falls on, in a ring that was cleared to `start`."""
     if not anchor:
-        return number % max(slots, 1)
-    return 1 + (number - 1) % (slots - 1) if number else 0
+        return position % max(slots, 1)
+    return 0 if position == start else 1 + (position - start - 1) % (slots - 1)
 
 
 class Pool:

@@ -71,12 +71,14 @@ def accept(
         if "dynamics" not in header.stages:
             raise GenieError(f"{header.world.name} cannot be played yet; train its dynamics first")
         draws = max(size.draws, 2)
-        watch("fp32")
+        watch("looking for an avatar")
+        _ = subject.sight  # learned once; what follows are copies that share it
+        watch("playing in fp32")
         exact = subject.played_in("fp32")
         base = Found("fp32", 1.0, _figures(exact, draws))
         rows = [base]
         for kind in kinds:
-            watch(kind)
+            watch(f"playing in {kind}")
             other = subject.played_in(kind)
             rows.append(judged(Found(kind, alike(exact, other), _figures(other, draws)), base))
     accepted = [row.arithmetic for row in rows if row.accepted]

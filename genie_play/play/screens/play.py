@@ -261,9 +261,7 @@ class PlayScreen:
             items.append(Box(bar._replace(w=max(round(bar.w * fresh), px(8))), GOOD, px(4)))
         words = "still sees your picture"
         if session.index >= window:
-            words = "dreaming freely: " + (
-                "your picture it still sees" if anchor else "the picture is out of its sight"
-            )
+            words = "dreaming freely: your picture is " + ("still in its sight" if anchor else "out of its sight")
         items.append(canvas.text(words, bar.right + px(12), y, SMALL, FAINT))
         return items
 
