@@ -271,7 +271,7 @@ def _data(args: argparse.Namespace) -> int:
     size = preset(args.preset).size
     source = clips.open_source(args.source, size, args.seed)
     if args.sheet:
-        calm = clips.PLATFORMERS.get(str(args.source), False)
+        calm = str(args.source) == clips.CALM
         picture = pictures.save_png(args.out, sheets.sheet(args.sheet, source, args.seed, calm))
         found = sheets.figures(source)
         lines = [

@@ -15,6 +15,10 @@ from genie_play.types import N_ACTIONS, GenieError
 
 T = TypeVar("T")
 
+# a given picture is cut into pieces at so many offsets each way, and pieces are chosen in so many ways (`nn/look.py`)
+LOOK_OFFSETS = 2
+LOOK_WAYS = 3
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -38,6 +42,7 @@ class TokenizerConfig:
     head_dim: int = 32
     ffn: float = 2.0  # feed-forward hidden width, in widths
     window: int = 4  # frames that a temporal layer sees, itself included
+    look: bool = False  # the decoder also sees the last picture that was given, and keeps to its look (conv trunk only)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -140,6 +145,7 @@ class StageConfig:
     steps: int
     batch: int  # clips a step
     frames: int  # frames a clip
+    gap: int = 0  # frames, at most, that are left out after the first: what it looked like was long ago in play
     lr: float = 2e-3  # AdamW: embeddings, norms, convolution stems, heads
     muon_lr: float = 0.02  # Muon: hidden matrices
     warmup: float = 0.03  # share of the steps
@@ -254,11 +260,16 @@ PRESETS: dict[str, WorldConfig] = {
     "spark": WorldConfig(
         "spark", actions=ActionsConfig(motions=16), dynamics=DynamicsConfig(window=16, anchor=True), sample=DRAWN
     ),
+    "doodle": WorldConfig(
+        "doodle", 10.0, TokenizerConfig(look=True), ActionsConfig(motions=16), DynamicsConfig(window=16, anchor=True),
+        DRAWN,
+    ),
     "pocket": WorldConfig(
         "pocket",
         10.0,
         TokenizerConfig(
             height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
+            look=True,
         ),
         ActionsConfig(motions=16, width=96),
         DynamicsConfig(layers=8, width=256, heads=8, window=16, anchor=True),
@@ -269,7 +280,7 @@ PRESETS: dict[str, WorldConfig] = {
         10.0,
         TokenizerConfig(
             height=96, width=160, stem=128, encoder_width=384, encoder_layers=2, encoder_heads=6, decoder_width=448,
-            decoder_layers=2, decoder_heads=7, head_dim=64,
+            decoder_layers=2, decoder_heads=7, head_dim=64, look=True,
         ),
         ActionsConfig(motions=16, width=128, reach=(6, 5)),
         DynamicsConfig(layers=12, width=512, heads=8, head_dim=64, window=16, anchor=True),
@@ -294,13 +305,17 @@ TRAINING: dict[str, TrainConfig] = {
         StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
         StageConfig(6000, 16, 4), StageConfig(2600, 3, 48),
     ),
+    "doodle": TrainConfig(
+        StageConfig(4800, 16, 5, gap=35), StageConfig(900, 64, 3), StageConfig(600, 24, 16, lr=1e-2, ema=0.98),
+        StageConfig(6000, 16, 5, gap=35), StageConfig(6000, 3, 48),
+    ),
     "pocket": TrainConfig(
-        StageConfig(8000, 64, 8), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(4000, 64, 8), StageConfig(12000, 11, 48),
+        StageConfig(8000, 64, 8, gap=32), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
+        StageConfig(4000, 64, 8, gap=32), StageConfig(12000, 11, 48),
     ),
     "studio": TrainConfig(
-        StageConfig(13000, 32, 8), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(6000, 32, 8), StageConfig(21000, 21, 48),
+        StageConfig(13000, 32, 8, gap=32), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
+        StageConfig(6000, 32, 8, gap=32), StageConfig(21000, 21, 48),
     ),
 }  # fmt: skip
 

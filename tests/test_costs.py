@@ -17,15 +17,18 @@ from genie_play.engine.state import Ring
 from genie_play.eval import costs
 from genie_play.eval.targets import random_genie
 
-RECIPES = ("teacher", "paper")
+RECIPES = ("teacher", "paper", "look")
 
 
 def world(recipe):
     """tiny with sides that are all different, so that no two of them can be taken for each other."""
     config = preset("tiny")
-    dynamics = dataclasses.replace(config.dynamics, recipe=recipe, width=40, heads=3, head_dim=16, ffn=1.5, window=5)
-    trunk = "conv" if recipe == "teacher" else "patch"
-    tokenizer = dataclasses.replace(config.tokenizer, trunk=trunk, decoder_width=48, decoder_layers=2, ffn=1.25)
+    trained = "paper" if recipe == "paper" else "teacher"
+    dynamics = dataclasses.replace(config.dynamics, recipe=trained, width=40, heads=3, head_dim=16, ffn=1.5, window=5)
+    trunk = "patch" if recipe == "paper" else "conv"
+    tokenizer = dataclasses.replace(
+        config.tokenizer, trunk=trunk, decoder_width=48, decoder_layers=2, ffn=1.25, look=recipe == "look"
+    )
     return dataclasses.replace(config, tokenizer=tokenizer, dynamics=dynamics)
 
 
@@ -68,7 +71,7 @@ def test_a_pass_costs_what_it_was_seen_to_cost(recipe):
     genie = random_genie(config)
     dynamics, path = genie.dynamics, PathConfig()
     sampler = Sampler(dynamics, ops.get("reference"), path)
-    ring = Ring(dynamics.cache_shape, dynamics.n_tokens, recipe == "teacher", torch.device("cpu"))
+    ring = Ring(dynamics.cache_shape, dynamics.n_tokens, recipe != "paper", torch.device("cpu"))
     x = sampler.embed(torch.zeros(1, dynamics.n_tokens, dtype=torch.int64), torch.tensor([1]))
     for _ in range(config.dynamics.window):
         ring.commit(dynamics.stream(x, ring.past())[1])
@@ -90,7 +93,7 @@ def test_a_pass_costs_what_it_was_seen_to_cost(recipe):
     temporal = [0, found["temporal attention"].flops, found["temporal attention"].flops - own]  # as products, or not
     assert counter.get_total_flops() - cached - found["spatial attention"].flops in temporal
     kept = dynamics.stream(x, ring.past())[1]
-    sizes = [part.numel() for kv in kept for part in (kv if recipe == "teacher" else kv[2:])]
+    sizes = [part.numel() for kv in kept for part in (kv[2:] if recipe == "paper" else kv)]
     assert found["commit"].bytes - found["pass"].bytes - found["embed"].bytes == 4 * sum(sizes)
     assert costs.ring_bytes(stack, 4) == ring.nbytes - ring._ages.nbytes
 
@@ -102,10 +105,11 @@ def test_a_decoded_picture_costs_what_it_was_seen_to_cost(recipe):
     tokenizer = random_genie(config).tokenizer
     ring = Ring(tokenizer.decoder_shape, config.tokenizer.n_tokens, False, torch.device("cpu"))
     codes = tokenizer.quantizer.lookup(torch.zeros(1, config.tokenizer.n_tokens, dtype=torch.int64))
+    look = tokenizer.look(torch.rand(1, *config.size, 3))
     for _ in range(config.tokenizer.window):
-        ring.commit(tokenizer.decoder.stream(codes, ring.past())[1])
+        ring.commit(tokenizer.decoder.stream(codes, ring.past(), look)[1])
     with FlopCounterMode(display=False) as counter, OnTheRing(ring) as on_ring:
-        tokenizer.decoder.stream(codes, ring.past())
+        tokenizer.decoder.stream(codes, ring.past(), look)
     stack = costs.decoder_stack(config.tokenizer)
     own = stack.temporal(4).flops / stack.window
     expected = costs.stages(config, PathConfig())["decode"].flops

@@ -31,12 +31,15 @@ WANDER = [3, 3, 0, 5, 1, 1, 7, 2, 4, 4, 4, 6, 0, 0, 3, 2, 5, 5, 1, 7, 6, 2, 0, 3
 @torch.inference_mode(False)
 def genie(recipe: str) -> Genie:
     """A world of 24 x 32 pixels with random weights; "paper" has two layers in the decoder and one linear trunk;
-    "anchored" is "teacher" with the first frame always in sight."""
+    "anchored" is "teacher" with the first frame always in sight, and a decoder that keeps to the look it was given."""
     config = preset("tiny")
     trained = "paper" if recipe == "paper" else "teacher"
     dynamics = dataclasses.replace(config.dynamics, recipe=trained, anchor=recipe == "anchored")
     tokenizer = dataclasses.replace(
-        config.tokenizer, trunk="patch" if recipe == "paper" else "conv", decoder_layers=1 + (recipe == "paper")
+        config.tokenizer,
+        trunk="patch" if recipe == "paper" else "conv",
+        decoder_layers=1 + (recipe == "paper"),
+        look=recipe == "anchored",
     )
     actions = dataclasses.replace(config.actions, motions=0)  # nothing of them is played with
     world = Genie(dataclasses.replace(config, dynamics=dynamics, tokenizer=tokenizer, actions=actions))
@@ -132,15 +135,16 @@ def test_tokenizer_rings_equal_the_whole_clip(recipe):
     clip = torch.from_numpy(pictures(frames, 3)).float()[None] / 255
     expected_latents = tokenizer.encoder(clip)[0]
     tokens = tokenizer.encode(clip)
-    expected = tokenizer.decode(tokens)[0]
-    assert (tokenizer.decode(tokens[:, 4:5])[0, 0] - expected[4]).abs().max() > 1e-2  # time does matter
+    look = tokenizer.look(clip[:, 0])
+    expected = tokenizer.decode(tokens, look)[0]
+    assert (tokenizer.decode(tokens[:, 4:5], look)[0, 0] - expected[4]).abs().max() > 1e-2  # time does matter
     encoder = Ring(tokenizer.encoder_shape, 12, False, torch.device("cpu"))
     decoder = Ring(tokenizer.decoder_shape, 12, False, torch.device("cpu"))
     for t in range(frames):
         latents, kept = tokenizer.encoder.stream(clip[:, t], encoder.past())
         assert torch.allclose(latents[0], expected_latents[t], atol=1e-4)
         encoder.commit(kept)
-        pixels, kept = tokenizer.decode_step(tokens[:, t], decoder.past())
+        pixels, kept = tokenizer.decode_step(tokens[:, t], decoder.past(), look)
         assert torch.allclose(pixels[0], expected[t], atol=1e-4)
         decoder.commit(kept)
 
@@ -548,6 +552,55 @@ def test_edit_of_the_first_frame(engine):
 def test_see_shows_what_a_prompt_would(engine):
     seen = engine.see(PROMPT.pictures[0])
     assert np.array_equal(seen, engine.reset(PROMPT, 1).pixels)
+
+
+# the look of what was given
+
+
+def test_what_is_given_sets_the_look_until_something_else_is():
+    world = genie("anchored")
+    engine, other = GenieEngine(world), GenieEngine(world)
+    frames = play(engine, WANDER[:3])
+    tokens = frames[0].tokens
+    # the same tokens in the light of another picture: another look, the same world
+    seen = play(other, WANDER[:3], dataclasses.replace(PROMPT, pictures=pictures(1, 1), tokens=tokens))
+    for ours, theirs in zip(frames, seen, strict=True):
+        assert ours.tokens.tolist() == theirs.tokens.tolist()
+        assert np.abs(ours.pixels.astype(int) - theirs.pixels).mean() > 1
+    painted = pictures(1, 50)[0]
+    edited = engine.edit(painted)
+    after = [engine.step(action) for action in WANDER[3:15]]
+    moves = [Move(f.action, f.tokens) for f in frames[1:]]
+    moves += [Move(None, edited.tokens, painted), *(Move(f.action, f.tokens) for f in after)]
+    told = dataclasses.replace(PROMPT, tokens=tokens)
+    # what a painted picture gave is there after a restore, in an engine that never saw it and in one that saw another
+    for one in (GenieEngine(world), other):
+        assert_same([one.restore(History(told, 9, tuple(moves)))], after[-1:])
+        assert_same([one.restore(History(told, 9, tuple(moves[:5])))], after[:1])
+        assert_same([one.restore(History(told, 9, tuple(moves[:2])))], frames[2:3])
+    # painted over with other pixels that are the same tokens: only the look tells them apart
+    moves[3] = Move(None, edited.tokens, pictures(1, 51)[0])
+    assert not np.array_equal(other.restore(History(told, 9, tuple(moves))).pixels, after[-1].pixels)
+
+
+def test_every_picture_of_a_prompt_is_seen_in_its_own_light():
+    world, clip = genie("anchored"), pictures(3)
+    shown = GenieEngine(world).reset(Prompt(clip), 1)
+    tokenizer = world.tokenizer
+    with torch.inference_mode():
+        frames = torch.from_numpy(clip).float() / 255
+        tokens = tokenizer.encode(frames[None])[0]
+        ring = Ring(tokenizer.decoder_shape, 12, False, torch.device("cpu"))
+        for frame, given in zip(tokens[:, None], frames[:, None], strict=True):
+            pixels, kept = tokenizer.decode_step(frame, ring.past(), tokenizer.look(given))
+            ring.commit(kept)
+    assert np.abs(ops.get("reference").to_picture(pixels)[0].numpy().astype(int) - shown.pixels).max() <= 1
+
+
+def test_a_prompt_has_the_tokens_of_its_pictures(engine):
+    frame = engine.reset(PROMPT, 1)
+    with pytest.raises(ReplayError, match="do not fit"):
+        engine.reset(Prompt(pictures(2), tokens=frame.tokens), 1)
 
 
 # paths, files, devices

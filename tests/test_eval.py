@@ -197,7 +197,7 @@ def test_one_code_for_everything_agrees_with_nothing():
 
 def test_branches_share_a_past_and_displacement_tells_grounded_keys_apart():
     subject = Subject.__new__(Subject)
-    subject.picture_size, subject.size, subject.calm = (64, 64), Size(starts=60), True
+    subject.picture_size, subject.size, subject.source = (64, 64), Size(starts=60), "platformer-calm"
     branch = codes.branches(subject, grounded=True)
     assert branch.past.shape[1] == codes.PAST + 1
     assert len(branch.past) == len(branch.after) > 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -231,3 +232,43 @@ def test_our_sizes():
         sizes = {name: sum(p.numel() for p in Genie(PRESETS[name]).parameters()) for name in ("spark", "pocket")}
     assert sizes["pocket"] <= 15e6, sizes
     assert sizes["spark"] < sizes["pocket"]
+
+
+# the look of a picture that was given
+
+
+def test_a_picture_recalls_itself_and_what_was_shifted_by_half_a_token():
+    config = dataclasses.replace(preset("tiny").tokenizer, look=True)
+    tokenizer = Tokenizer(config).eval()
+    with torch.no_grad():
+        tokenizer.decoder.recall.sharpness.fill_(math.log(3000.0))
+    noise = torch.rand(2, 24, 32, 3, generator=torch.Generator().manual_seed(1))
+    look = tokenizer.look(noise)
+    assert [part.shape for part in look] == [(2, 4 * 12, 8), (2, 4 * 12, 192)]
+
+    def recalled(pictures):
+        latents = torch.nn.functional.normalize(tokenizer.encoder(pictures[:, None])[:, 0], dim=-1)
+        seen = tokenizer.decoder.recall(latents, look)
+        return (
+            torch.nn.functional.pixel_shuffle(seen.mT.unflatten(2, config.grid), 8)[:, :3].permute(0, 2, 3, 1) / 2 + 0.5
+        )
+
+    with torch.no_grad():
+        assert torch.allclose(recalled(noise), noise, atol=1e-3)
+        shifted = torch.roll(noise, (-4, -4), (1, 2))
+        back = recalled(shifted)[:, :8, :8]  # away from the border, which is repeated and not rolled
+        assert torch.allclose(back, shifted[:, :8, :8], atol=1e-3)
+
+
+def test_a_decoder_is_taught_in_the_light_of_the_first_picture():
+    config = dataclasses.replace(preset("tiny").tokenizer, look=True)
+    tokenizer = Tokenizer(config)
+    frames = torch.rand(2, 3, 24, 32, 3, generator=torch.Generator().manual_seed(1))
+    made = tokenizer(frames).pixels
+    tokens = tokenizer.quantizer(tokenizer.encoder(frames)).vectors
+    assert torch.allclose(made, tokenizer.decoder(tokens, None, tokenizer.look(frames[:, 0])), atol=1e-5)
+    assert (made - tokenizer.decoder(tokens, None, tokenizer.look(frames[:, 1]))).abs().max() > 1e-3
+    made.square().mean().backward()
+    assert all(p.grad is not None for p in tokenizer.decoder.recall.parameters())
+    with pytest.raises(ValueError, match="conv trunk"):
+        Tokenizer(dataclasses.replace(config, trunk="patch"))

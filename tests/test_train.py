@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genie_play import checkpoint
+from genie_play import checkpoint, config
 from genie_play.config import preset
 from genie_play.data.clips import PlatformerSource
 from genie_play.nn.genie import Genie, load_genie
@@ -333,3 +333,33 @@ def test_workers_and_pools_change_no_more_than_they_say(tmp_path, caplog):
         assert all(torch.equal(made[a][n], made[b][n]) for n in made[a]) is same
     with pytest.raises(GenieError, match="other settings"):
         loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "pool", steps=4, pool=0)
+
+
+def test_a_look_is_learned_from_clips_with_a_gap(tmp_path, monkeypatch):
+    tiny = preset("tiny")
+    with_look = replace(tiny, tokenizer=replace(tiny.tokenizer, look=True))
+    monkeypatch.setitem(config.PRESETS, "tiny", with_look)
+    short = config.StageConfig(8, 4, 3, gap=5)
+    training = replace(config.training("tiny"), tokenizer=short, decoder=short)
+    monkeypatch.setitem(config.TRAINING, "tiny", training)
+    asked = []
+
+    def batch(self, step, clips, frames):
+        asked.append((clips, frames))
+        return real(self, step, clips, frames)
+
+    real = PlatformerSource.batch
+    monkeypatch.setattr(PlatformerSource, "batch", batch)
+    for stage in ("tokenizer", "decoder"):
+        loop.train(stage, "tiny", "platformer-sketch", tmp_path / "out", workers=0)
+    assert set(asked) == {(4, 8)}
+    header = checkpoint.read(loop.world_file(tmp_path / "out"))
+    assert header.world.tokenizer.look
+    assert header.stages["tokenizer"]["frames_seen"] == 8 * 4 * 3
+    trainer = loop.Trainer(stages.STAGES["tokenizer"], loop.Run(tmp_path / "new", "tiny", "platformer-sketch"))
+    seen = []
+    for trainer.step in range(40):
+        seen.append(tuple(trainer._apart(torch.arange(8).expand(2, 8))[1].tolist()))
+    assert set(seen) == {(0, 1 + left, 2 + left) for left in range(6)}
+    trainer.step = 7
+    assert tuple(trainer._apart(torch.arange(8)[None])[0].tolist()) == seen[7]

@@ -166,20 +166,12 @@ def place(genie: Genie, arithmetic: str) -> None:
     decoder = genie.tokenizer.decoder
     decoder.blocks = placed(decoder.blocks, "bf16" if arithmetic == "bf16" else "fp32")
     if arithmetic == "bf16":
-        decoder.trunk = nn.Sequential(_Halve(), *decoder.trunk.bfloat16())
+        decoder.trunk.bfloat16()
 
 
 def placed(old: nn.ModuleList, arithmetic: str) -> nn.ModuleList:
     """Blocks in the form in which a CPU runs them; the old ones stay as they are."""
     return nn.ModuleList(CpuBlock(block, arithmetic) for block in old if isinstance(block, STBlock))
-
-
-class _Halve(nn.Module):
-    """To bfloat16."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return x.bfloat16()
 
 
 def _normed(x: Tensor) -> Tensor:

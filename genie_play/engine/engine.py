@@ -35,6 +35,7 @@ from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
 from genie_play.nn.fp8 import quantise_blocks
 from genie_play.nn.genie import Genie, load_genie
+from genie_play.nn.look import Look
 from genie_play.nn.st_transformer import LayerKV, LayerPast, stream_blocks
 from genie_play.ops.reference import VARIANTS
 from genie_play.types import (
@@ -53,6 +54,7 @@ from genie_play.types import (
 ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32, "fp8": torch.bfloat16}
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
+LOOKS = 8  # pictures that were given whose look is kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
 
 log = logging.getLogger(__name__)
@@ -65,11 +67,16 @@ class _Fed:
     action: int  # the dynamics model's own 'no action' for a prompt
     tokens: Tokens  # (N,)
     digest: bytes
+    picture: Pixels | None  # the last that a person gave, of a prompt or painted: the decoder keeps to its look
 
     @classmethod
-    def after(cls, before: _Fed | None, action: int, tokens: Tokens) -> _Fed:
+    def after(cls, before: _Fed | None, action: int, tokens: Tokens, given: Pixels | None = None) -> _Fed:
         told = (before.digest if before else b"") + bytes([action]) + tokens.tobytes()
-        return cls(action, tokens, hashlib.blake2s(told).digest())
+        if given is not None:
+            told += given.tobytes()
+        elif before is not None:
+            given = before.picture
+        return cls(action, tokens, hashlib.blake2s(told).digest(), given)
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,8 @@ class GenieEngine:
         # for looks at pictures beside the play-through; empty before each
         self._viewer = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         self._encoder = Ring(tokenizer.encoder_shape, n_tokens, False, self.device)
+        self._looks: dict[bytes, Look] = {}  # of the last pictures that were given, where the decoder keeps to one
+        self._shown_look: Look | None = None  # the one that the static frame has
         self._pool = Pool()
         self._pools = 2 * (self._dynamics.nbytes + self._decoder.nbytes) <= self._pool.limit
         self._slack = SLACK if self._pools else 0
@@ -184,7 +193,7 @@ class GenieEngine:
         if tokens is not None:
             tokens = self._checked(tokens)
             self._settle()
-            drawn = self._present(tokens)
+            drawn = self._present(tokens, self._fed[-1].picture)
         elif action in self._futures:
             drawn = self._futures[action]
         else:
@@ -252,9 +261,11 @@ class GenieEngine:
         if self._dynamics.position > last:
             self._dynamics.rewind()
         self._decoder.rewind()
-        drawn = self._present(tokens)
+        # whatever becomes of the array, this is what was painted
+        given = pixels.copy()
+        drawn = self._present(tokens, given)
         self._take(drawn)
-        self._fed[last] = _Fed.after(self._fed[last - 1] if last else None, self._fed[last].action, tokens)
+        self._fed[last] = _Fed.after(self._fed[last - 1] if last else None, self._fed[last].action, tokens, given)
         self._pixels, self._futures = drawn.pixels, {}
         return self._frame()
 
@@ -264,7 +275,8 @@ class GenieEngine:
         self._check_open()
         self._check_picture(pixels)
         self._viewer.clear()
-        picture: Pixels = self._decode(self._on_device(self._encode([pixels])[0]), self._viewer)[0][0]
+        tokens = self._on_device(self._encode([pixels])[0])
+        picture: Pixels = self._decode(tokens, self._viewer, self._look(pixels))[0][0]
         return picture
 
     def close(self) -> None:
@@ -273,6 +285,7 @@ class GenieEngine:
             self._closed = True
             self._static = None
             del self._genie, self._sampler, self._dynamics, self._decoder, self._viewer, self._encoder, self._pool
+            self._looks, self._shown_look = {}, None
             self._fed, self._futures = [], {}
 
     # frames in and out
@@ -291,15 +304,18 @@ class GenieEngine:
     def _fold(self, history: History) -> list[_Fed]:
         """What a history feeds to the networks: the prompt's frames, then one a step; an edit replaces the last."""
         fed: list[_Fed] = []
-        for tokens in self._prompt_tokens(history.prompt):
-            fed.append(_Fed.after(fed[-1] if fed else None, self._genie.dynamics.no_action, tokens))
+        pictures, prompt = history.prompt.pictures, self._prompt_tokens(history.prompt)
+        if len(pictures) != len(prompt):
+            raise ReplayError(FOREIGN)
+        for picture, tokens in zip(pictures, prompt, strict=True):
+            fed.append(_Fed.after(fed[-1] if fed else None, self._genie.dynamics.no_action, tokens, picture.copy()))
         for move in history.moves:
             if move.action is not None:
                 fed.append(_Fed.after(fed[-1], check_action(move.action), self._checked(move.tokens)))
                 continue
             # an edited prompt of several pictures carries the tokens of all of them
             tokens, replaced = self._checked(move.tokens[-self.info.n_tokens :]), fed.pop()
-            fed.append(_Fed.after(fed[-1] if fed else None, replaced.action, tokens))
+            fed.append(_Fed.after(fed[-1] if fed else None, replaced.action, tokens, move.pixels))
         return fed
 
     def _prompt_tokens(self, prompt: Prompt) -> list[Tokens]:
@@ -384,7 +400,7 @@ class GenieEngine:
         last = len(target) - 1
         for position in range(min(self._dynamics.position, self._decoder.position), last + 1):
             if position == self._decoder.position:
-                drawn = self._present(target[position].tokens)
+                drawn = self._present(target[position].tokens, target[position].picture)
                 self._take(drawn)
             if position == self._dynamics.position and position < last:
                 self._commit(target[position])
@@ -397,7 +413,7 @@ class GenieEngine:
         self._viewer.clear(start)
         pictures = []
         for fed in self._fed[start:end]:
-            pixels, kept = self._decode(self._on_device(fed.tokens), self._viewer)
+            pixels, kept = self._decode(self._on_device(fed.tokens), self._viewer, self._look(fed.picture))
             self._viewer.commit(kept)
             pictures.append(pixels[0])
         return pictures[first - start :]
@@ -461,8 +477,9 @@ class GenieEngine:
         index = self._index + 1
         if self._static is None:
             self._settle()
-            return self._show(self._sample(actions))
+            return self._show(self._sample(actions), self._fed[-1].picture)
         last = self._fed[-1]
+        self._give(last.picture)
         merging = self._merges and self._dynamics.position < len(self._fed)
         if not merging:
             self._settle()
@@ -479,7 +496,7 @@ class GenieEngine:
         started = time.perf_counter()
         tokens = self._sample([action])
         self._too_slow = watch.add(time.perf_counter() - started)
-        return self._show(tokens)[0]
+        return self._show(tokens, self._fed[-1].picture)[0]
 
     @property
     def _merges(self) -> bool:
@@ -490,15 +507,16 @@ class GenieEngine:
         """Tokens (B, N) of the next frame under each action."""
         return self._sampler.sample(self._dynamics.past(), self._actions(actions), self._seed, self._index + 1).tokens
 
-    def _present(self, tokens: Tokens) -> _Drawn:
-        """Decode (N,) as the frame after those that the decoder has seen."""
+    def _present(self, tokens: Tokens, picture: Pixels | None) -> _Drawn:
+        """Decode (N,) as the frame after those that the decoder has seen, in the light of a picture."""
         if self._static:
+            self._give(picture)
             return _rows(self._static.show(tokens))[0]
-        return self._show(self._on_device(tokens))[0]
+        return self._show(self._on_device(tokens), picture)[0]
 
-    def _show(self, tokens: Tensor) -> list[_Drawn]:
-        """Decode (B, N) as the frame after those that the decoder has seen."""
-        pixels, kept = self._decode(tokens, self._decoder)
+    def _show(self, tokens: Tensor, picture: Pixels | None) -> list[_Drawn]:
+        """Decode (B, N) as the frame after those that the decoder has seen, in the light of a picture."""
+        pixels, kept = self._decode(tokens, self._decoder, self._look(picture))
         numbers = tokens.cpu().numpy().astype(np.uint16)
         return [_Drawn(numbers[row], pixels[row], kept, row) for row in range(len(tokens))]
 
@@ -510,11 +528,33 @@ class GenieEngine:
         else:
             self._decoder.commit(drawn.kept, drawn.row)
 
-    def _decode(self, tokens: Tensor, ring: Ring | FixedRing) -> tuple[NDArray[np.uint8], list[LayerKV]]:
+    def _look(self, picture: Pixels | None) -> Look | None:
+        """What the decoder keeps of a picture that was given; a grey one stands for none."""
+        if not self._genie.config.tokenizer.look:
+            return None
+        picture = np.full((*self.info.size, 3), 128, np.uint8) if picture is None else picture
+        key = hashlib.blake2s(picture.tobytes()).digest()
+        if key not in self._looks:
+            made = self._genie.tokenizer.look(self._floats(picture))
+            assert made is not None
+            while len(self._looks) >= LOOKS:
+                del self._looks[next(iter(self._looks))]
+            self._looks[key] = made
+        return self._looks[key]
+
+    def _give(self, picture: Pixels | None) -> None:
+        """Tell the static frame in whose light it decodes."""
+        look = self._look(picture)
+        if look is not None and look is not self._shown_look:
+            assert self._static is not None
+            self._static.frame.give(look)
+            self._shown_look = look
+
+    def _decode(
+        self, tokens: Tensor, ring: Ring | FixedRing, look: Look | None
+    ) -> tuple[NDArray[np.uint8], list[LayerKV]]:
         """(B, N) to pictures (B, H, W, 3) and the decoder's keys and values."""
-        tokenizer = self._genie.tokenizer
-        codes = tokenizer.quantizer.lookup(tokens).to(tokenizer.decoder.place.dtype)
-        pixels, kept = tokenizer.decoder.stream(codes, ring.past())
+        pixels, kept = self._genie.tokenizer.decode_step(tokens, ring.past(), look)
         if not math.isfinite(float(pixels.sum())):
             raise GenieError("the world's decoder gave numbers that are not finite; go back some steps, or restart it")
         return self._ops.to_picture(pixels).cpu().numpy(), kept
@@ -524,8 +564,7 @@ class GenieEngine:
         self._encoder.clear()
         found = []
         for picture in pictures:
-            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)[None].float() / 255.0
-            tokens, kept = self._genie.tokenizer.encode_step(pixels, self._encoder.past())
+            tokens, kept = self._genie.tokenizer.encode_step(self._floats(picture), self._encoder.past())
             self._encoder.commit(kept)
             found.append(tokens[0].cpu().numpy().astype(np.uint16))
         return found
@@ -550,7 +589,7 @@ class GenieEngine:
         hidden = self._genie.dynamics.stream(self._sampler.embed(tokens, told), past)[0]
         for row, action in enumerate(actions):
             single = self._sample([action])
-            alone = self._show(single)[0]
+            alone = self._show(single, self._fed[-1].picture)[0]
             x = self._sampler.embed(single, told[row : row + 1])
             pairs = [(hidden[row], self._genie.dynamics.stream(x, past)[0][0])]
             pairs += [
@@ -562,6 +601,10 @@ class GenieEngine:
             if not same or not all(torch.equal(a, b) for a, b in pairs):
                 return False
         return True
+
+    def _floats(self, picture: Pixels) -> Tensor:
+        """(H, W, 3) to (1, H, W, 3) in 0..1."""
+        return torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)[None].float() / 255.0
 
     def _actions(self, actions: list[int]) -> Tensor:
         return torch.tensor(actions, device=self.device)

@@ -22,6 +22,7 @@ from genie_play.engine.fixed import FixedRing
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.stack import Stack
 from genie_play.nn.genie import Genie
+from genie_play.nn.look import Look
 from genie_play.nn.tokenizer import CacheShape
 from genie_play.ops.reference import Dials, Noise, Revealed, pack
 
@@ -96,12 +97,19 @@ class StaticFrame:
         # the dials of every pass; seed and frame are copied in at the start of a frame
         left = [self.passes - 1 - step for step in range(self.passes)]
         self._dials = pack([(Noise(0, 0, s), self._heat(n), self._choice(n)) for s, n in enumerate(left)]).to(device)
-        self._trunk = genie.tokenizer.decoder.trunk[:-1]  # all but the pixel shuffle, which is part of the picture
+        grey = torch.full((1, *genie.config.size, 3), 0.5, device=device)
+        self._look = genie.tokenizer.look(grey)  # of the picture that was given last
         self._hidden = torch.full((1, genie.dynamics.n_tokens), genie.dynamics.mask_id, device=device)
         self._halton = [torch.from_numpy(p).to(device) for p in self._split(0, 0)] if path.order == "halton" else []
         self._shown: dict[int, Shown] = {}
         self._states: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.least = torch.zeros(self.passes, device=device)  # the least likely draw of each pass of a frame
+
+    def give(self, look: Look) -> None:
+        """Decode in the light of another picture from now on."""
+        assert self._look is not None
+        for ours, new in zip(self._look, look, strict=True):
+            ours.copy_(new)
 
     def shown(self, batch: int) -> Shown:
         """Where frames of a batch are shown; 0 is where given tokens are."""
@@ -234,10 +242,10 @@ class StaticFrame:
     def _decode(self, tokens: Tensor, shown: Shown, first: bool = False) -> None:
         tokenizer = self.genie.tokenizer
         # a token that stayed hidden is no code; its row says that it is broken
-        codes = tokenizer.quantizer.lookup(tokens.clamp_max(tokenizer.config.codes - 1)).to(self.seen.dtype)
-        x = tokenizer.decoder.enter(codes) + tokenizer.decoder.place
+        codes = tokenizer.quantizer.lookup(tokens.clamp_max(tokenizer.config.codes - 1))
+        x, recalled = tokenizer.decoder.begin(codes, self._look)
         x, temporal, _ = self.decoder.keep(x, self.seen, first)
-        patches = self._trunk(tokenizer.decoder.grid(x))
+        patches = tokenizer.decoder.patches(x, recalled)  # the pixel shuffle after them is part of the picture
         shown.patches.copy_(patches)
         shown.tokens.copy_(tokens)
         shown.kept.copy_(temporal)

@@ -76,7 +76,7 @@ def evaluate(
     change: dict[str, Any] = {}
     with torch.inference_mode():
         watch("tokenizer")
-        subject = Subject(genie, header.path, Size(), calm=False)
+        subject = Subject(genie, header.path, Size())
         report = ClipReport(subject, clips, QUICK_CLIPS if quick else CLIPS)
         rows = report.tokenizer()
         if "actions" in header.stages:
@@ -122,7 +122,9 @@ class ClipReport:
 
     def tokenizer(self) -> list[Row]:
         """How well pictures survive, and use of the codes."""
-        real, seen = self.frames, decode(self.genie, self.tokens)
+        # where the decoder was given the first frame, that one proves nothing
+        first = int(self.genie.config.tokenizer.look)
+        real, seen = self.frames[:, first:], decode(self.genie, self.tokens, self.frames[:, 0])[:, first:]
         flat = np.broadcast_to(real.mean((2, 3), keepdims=True), real.shape).astype(np.uint8)
         codes, tokens = self.genie.config.tokenizer.codes, self.tokens.numpy()
         pick = np.linspace(0, len(seen) - 1, 8).astype(int)
@@ -181,7 +183,7 @@ class ClipReport:
             "random": torch.randint(0, N_ACTIONS, own.shape, generator=generator),
             "constant": torch.full_like(own, int(torch.bincount(own[:, 1:].flatten()).argmax())),
         }
-        ceiling = decode(self.genie, self.tokens)
+        ceiling = decode(self.genie, self.tokens, self.frames[:, 0])
         for start in STARTS:
             runs = {name: self.rollout(start, own, codes) for name, codes in told.items()}
             span = slice(start, start + LENGTH)
@@ -195,7 +197,7 @@ class ClipReport:
         """Frames (B, LENGTH, H, W, 3) sampled after `start` real ones under the codes `told`."""
         batch = self.subject.batch(len(codes))
         for t in range(start):
-            batch.feed(self.tokens[:, t], codes[:, t])
+            batch.feed(self.tokens[:, t], codes[:, t], self.frames[:, t])
         return np.stack([batch.step(told[:, start + t], SEED) for t in range(LENGTH)], 1)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genie_play import schedule
-from genie_play.config import PathConfig, TokenizerConfig, WorldConfig
+from genie_play.config import LOOK_OFFSETS, LOOK_WAYS, PathConfig, TokenizerConfig, WorldConfig
 
 # bytes of a weight, and of everything else (activations, keys and values), in each arithmetic
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "fp8": 1}
@@ -193,7 +193,20 @@ def _decode(config: TokenizerConfig, weight: int, value: int) -> Cost:
         places = rows * height * columns * width
         # convolutions run in the arithmetic of the values, whatever the projections do
         cost += Cost(2.0 * places * numbers, numbers * min(value, 4))
+    if config.look:
+        cost += _recall(config, value)
     return cost + Cost(0.0, 3.0 * config.height * config.width * value)
+
+
+def _recall(config: TokenizerConfig, value: int) -> Cost:
+    """Looking up what a given picture is like: codes against latents, pieces mixed, a hint to each token, channels."""
+    tokens, pieces, patch = config.n_tokens, LOOK_OFFSETS**2 * config.n_tokens, 3 * config.patch**2
+    seen = LOOK_WAYS * patch
+    cost = Cost(2.0 * tokens * pieces * config.code_dim, 4.0 * pieces * config.code_dim)
+    cost += Cost(2.0 * LOOK_WAYS * tokens * pieces * patch, 4.0 * pieces * patch)
+    cost += Cost(2.0 * tokens * seen * config.decoder_width, seen * config.decoder_width * min(value, 4))
+    numbers = seen // 4 * config.stem * 9  # channels of a quarter of a token's pixels, 3 x 3 places
+    return cost + Cost(2.0 * 4 * tokens * numbers, numbers * min(value, 4))
 
 
 def _convolutions(config: TokenizerConfig) -> list[tuple[int, int, int, int, int]]:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from genie_play import checkpoint, paths
+from genie_play.data.clips import PLATFORMERS
 from genie_play.eval import codes, curves, play, sketchbook, stages, upper_bound
 from genie_play.eval.gates import gates_of
 from genie_play.eval.probe import least, probe, sheet, standing, together
@@ -126,8 +127,10 @@ def probe_world(
 def open_subject(file: Path, size: Size) -> tuple[Subject, checkpoint.Header]:
     """A world, ready to be measured."""
     genie, header = load_genie(file)
-    sources = {stage.get("source") for stage in header.stages.values()}
-    return Subject(genie.requires_grad_(False).eval(), header.path, size, sources == {"platformer-calm"}), header
+    learned = header.stages.get("dynamics", header.stages.get("tokenizer", {}))
+    source = str(learned.get("source"))
+    source = source if source in PLATFORMERS else "platformer"
+    return Subject(genie.requires_grad_(False).eval(), header.path, size, source), header
 
 
 def _measure(
@@ -146,7 +149,7 @@ def _measure(
     found = over_draws(lambda draw: stages.dynamics(subject, draw, keyed), draws)
     if told is not None:
         watch("dynamics of the upper bound")
-        best = stages.dynamics(Subject(told, subject.path, subject.size, subject.calm), 0, True)
+        best = stages.dynamics(Subject(told, subject.path, subject.size, subject.source), 0, True)
         found = _beside(found, best)
     rows += found
     watch("held codes")

@@ -169,14 +169,15 @@ def tokenizer_error(genie: Genie) -> float:
     device, frames = genie.dynamics.head.weight.device, 2 * tokenizer.config.window + 2
     clip = torch.from_numpy(scenery(genie.config.size, frames)).float().to(device)[None] / 255
     latents, tokens = tokenizer.encoder(clip)[0], tokenizer.encode(clip)
-    pixels = tokenizer.decode(tokens)[0]
+    look = tokenizer.look(clip[:, 0])
+    pixels = tokenizer.decode(tokens, look)[0]
     encoder = Ring(tokenizer.encoder_shape, tokenizer.config.n_tokens, False, device)
     decoder = Ring(tokenizer.decoder_shape, tokenizer.config.n_tokens, False, device)
     worst = 0.0
     for t in range(frames):
         seen, kept = tokenizer.encoder.stream(clip[:, t], encoder.past())
         encoder.commit(kept)
-        painted, kept = tokenizer.decode_step(tokens[:, t], decoder.past())
+        painted, kept = tokenizer.decode_step(tokens[:, t], decoder.past(), look)
         decoder.commit(kept)
         worst = max(worst, _apart(latents[t], seen[0]), _apart(pixels[t], painted[0]))
     return worst

@@ -12,19 +12,24 @@ from genie_play.eval.subject import SEED, Batch, Pictures, Subject, after_none, 
 from genie_play.eval.table import Row
 from genie_play.types import N_ACTIONS
 
+LEAD = 16  # frames between the picture that is given and those that the tokenizer is measured on
+
 
 def tokenizer(subject: Subject, draw: int = 0) -> list[Row]:
     """How well pictures survive: known and unseen looks, inside the avatar's box, use of the codes."""
     rows, codes = [], subject.genie.config.tokenizer.codes
+    # what the decoder knows of a look comes from a picture some way back, as in play
+    lead = LEAD if subject.genie.config.tokenizer.look else 0
     for name, source in (("known looks", subject.known), ("unseen looks", subject.unseen)):
-        truth = subject.clips(source, 0, draw, subject.size.clips, 8)
-        tokens = encode(subject.genie, truth.frames)
-        seen = decode(subject.genie, tokens)
-        flat = np.broadcast_to(truth.frames.mean((2, 3), keepdims=True), truth.frames.shape).astype(np.uint8)
-        value = measures.psnr(truth.frames, seen)
-        beside = f"mean colour {measures.psnr(truth.frames, flat):.1f}"
+        truth = subject.clips(source, 0, draw, subject.size.clips, 8 + lead)
+        frames, mask = truth.frames[:, lead:], truth.mask[:, lead:]
+        tokens = encode(subject.genie, frames)
+        seen = decode(subject.genie, tokens, truth.frames[:, 0])
+        flat = np.broadcast_to(frames.mean((2, 3), keepdims=True), frames.shape).astype(np.uint8)
+        value = measures.psnr(frames, seen)
+        beside = f"mean colour {measures.psnr(frames, flat):.1f}"
         rows.append(Row("tokenizer", f"PSNR, {name}", value, "dB", beside))
-        box = measures.psnr(truth.frames, seen, measures.boxes(truth.mask))
+        box = measures.psnr(frames, seen, measures.boxes(mask))
         rows.append(Row("tokenizer", f"PSNR in the avatar's box, {name}", box, "dB"))
         if source is subject.unseen:
             used = len(np.unique(tokens)) / codes
@@ -32,7 +37,7 @@ def tokenizer(subject: Subject, draw: int = 0) -> list[Row]:
             rows.append(Row("tokenizer", "codes used", 100 * used, "%", f"perplexity {spread:.0f}"))
         if draw == 0:
             pick = np.linspace(0, len(seen) - 1, 8).astype(int)
-            subject.pictures[f"tokenizer-{name.split()[0]}"] = grid([truth.frames[pick, -1], seen[pick, -1]])
+            subject.pictures[f"tokenizer-{name.split()[0]}"] = grid([frames[pick, -1], seen[pick, -1]])
     return rows
 
 
@@ -49,10 +54,10 @@ def dynamics(subject: Subject, draw: int = 0, true_keys: bool = False) -> list[R
     rows = [_hidden_entropy(subject, tokens, codes)]
 
     # the first predicted frame after four real ones
-    guess = _begun(subject, tokens, codes, 4).step(codes[:, 4], SEED + draw)
+    guess = _begun(subject, truth.frames, tokens, codes, 4).step(codes[:, 4], SEED + draw)
     value = measures.psnr(truth.frames[:, 4], guess)
     copy = measures.psnr(truth.frames[:, 4], truth.frames[:, 3])
-    top = measures.psnr(truth.frames[:, 4], decode(genie, tokens)[:, 4])
+    top = measures.psnr(truth.frames[:, 4], decode(genie, tokens, truth.frames[:, 0])[:, 4])
     beside = f"{value:.1f} against {copy:.1f}, tokenizer {top:.1f}"
     rows.append(Row("dynamics", "next frame minus copy-frame", value - copy, "dB", beside))
 
@@ -61,7 +66,7 @@ def dynamics(subject: Subject, draw: int = 0, true_keys: bool = False) -> list[R
     constant = torch.full_like(codes, _usual(codes))
     length = min(16, tokens.shape[1] - 2)
     runs = {
-        name: _rollout(subject, tokens, codes, told, length, SEED + draw)
+        name: _rollout(subject, truth.frames, tokens, codes, told, length, SEED + draw)
         for name, told in (("own", codes), ("random", others), ("constant", constant))
     }
     real = truth.frames[:, 2 : 2 + length]
@@ -115,15 +120,17 @@ def _usual(codes: Tensor) -> int:
     return int(torch.bincount(codes[:, 1:].flatten()).argmax())
 
 
-def _begun(subject: Subject, tokens: Tensor, codes: Tensor, frames: int) -> Batch:
-    """A batch that has been fed the first real frames."""
+def _begun(subject: Subject, real: Pictures, tokens: Tensor, codes: Tensor, frames: int) -> Batch:
+    """A batch that was given the first frames of real clips (B, T, H, W, 3)."""
     batch = subject.batch(len(tokens))
     for t in range(frames):
-        batch.feed(tokens[:, t], codes[:, t])
+        batch.feed(tokens[:, t], codes[:, t], real[:, t])
     return batch
 
 
-def _rollout(subject: Subject, tokens: Tensor, codes: Tensor, told: Tensor, length: int, seed: int) -> Pictures:
+def _rollout(
+    subject: Subject, real: Pictures, tokens: Tensor, codes: Tensor, told: Tensor, length: int, seed: int
+) -> Pictures:
     """Frames (B, length, H, W, 3) sampled after two real ones under the codes `told`."""
-    batch = _begun(subject, tokens, codes, 2)
+    batch = _begun(subject, real, tokens, codes, 2)
     return np.stack([batch.step(told[:, 2 + t], seed) for t in range(length)], 1)

@@ -214,7 +214,7 @@ class Bed:
 
     def baselines(self) -> dict[str, Quality]:
         """Other real play from the same starts, and what the tokenizer alone makes of the first."""
-        through = decode(self.subject.genie, encode(self.subject.genie, self.real))
+        through = decode(self.subject.genie, encode(self.subject.genie, self.real), self.real[:, 0])
         return {REAL: self._free(self._real(1)), SEEN: self._free(through)}
 
     def measure(self, path: PathConfig) -> Quality:
@@ -246,7 +246,7 @@ class Bed:
     def _begun(self, frames: int) -> Any:
         batch = self.subject.batch(len(self.tokens))
         for t in range(frames):
-            batch.feed(self.tokens[:, t], self.codes[:, t])
+            batch.feed(self.tokens[:, t], self.codes[:, t], self.frames[:, t])
         return batch
 
     def _real(self, draw: int) -> Pictures:

@@ -7,7 +7,7 @@ measure repeated over draws 0, 1, 2, ... sees other clips each time.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genie_play import ops
 from genie_play.config import PathConfig
-from genie_play.data.clips import PlatformerSource
+from genie_play.data.clips import CALM, PLATFORMERS, PlatformerSource
 from genie_play.data.platformer import Truth, with_truth
 from genie_play.engine import cpu
 from genie_play.engine.engine import ARITHMETIC
@@ -26,6 +26,7 @@ from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Ring
 from genie_play.eval import measures
 from genie_play.nn.genie import Genie
+from genie_play.nn.look import Look
 
 Pictures = NDArray[np.uint8]
 Codes = NDArray[np.int64]
@@ -68,18 +69,22 @@ class Batch:
         cross, kind = dynamics.config.recipe == "teacher", ARITHMETIC[path.arithmetic]
         self.dynamics_ring = Ring(dynamics.cache_shape, dynamics.n_tokens, cross, device, kind, batch)
         self.decoder_ring = Ring(tokenizer.decoder_shape, dynamics.n_tokens, False, device, kind, batch)
+        self.look: Look | None = None  # of the pictures that were given last
         self.index = 0
 
     def begin(self, pictures: Pictures) -> Pictures:
         """Start from pictures (B, H, W, 3), no action before them; returns how the world shows them."""
         tokens = torch.from_numpy(encode(self.genie, pictures[:, None])[:, 0])
-        return self.feed(tokens, torch.full((self.count,), self.genie.dynamics.no_action))
+        return self.feed(tokens, torch.full((self.count,), self.genie.dynamics.no_action), pictures)
 
-    def feed(self, tokens: Tensor, actions: Tensor) -> Pictures:
-        """Commit given tokens (B, N) that `actions` (B,) led to; returns how they look, (B, H, W, 3) uint8."""
+    def feed(self, tokens: Tensor, actions: Tensor, given: Pictures | None = None) -> Pictures:
+        """Commit tokens (B, N) that `actions` (B,) led to; returns how they look, (B, H, W, 3) uint8. `given`: the
+        pictures (B, H, W, 3) that they stand for, where somebody gave them."""
+        if given is not None:
+            self.look = self.genie.tokenizer.look(to_float(given))
         _, kept = self.genie.dynamics.stream(self.sampler.embed(tokens, actions), self.dynamics_ring.past())
         self.dynamics_ring.commit(kept)
-        pixels, kept = self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past())
+        pixels, kept = self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past(), self.look)
         self.decoder_ring.commit(kept)
         self.index += 1
         return to_uint8(pixels)
@@ -120,26 +125,25 @@ class Sight:
 class Subject:
     """A world, its path, and the sources of clips that it is shown."""
 
-    def __init__(self, genie: Genie, path: PathConfig, size: Size, calm: bool) -> None:
-        self.genie, self.path, self.size, self.calm = genie, path, size, calm
+    def __init__(self, genie: Genie, path: PathConfig, size: Size, source: str = "platformer") -> None:
+        self.genie, self.path, self.size, self.source = genie, path, size, source
         self.picture_size = genie.config.size
         self.pictures: dict[str, Pictures] = {}  # sheets that the measures leave behind, by name
 
     @cached_property
     def known(self) -> PlatformerSource:
         """Looks that training saw, in levels that it may have seen."""
-        return PlatformerSource(self.picture_size, SEED, "train", calm=self.calm)
+        return self._source(SEED, "train", 1024, PLATFORMERS[self.source])
 
     @cached_property
     def unseen(self) -> PlatformerSource:
         """Looks and levels that no training saw."""
-        return PlatformerSource(self.picture_size, SEED, "held-out", n_looks=256, calm=self.calm)
+        return self._source(SEED, "held-out", 256, PLATFORMERS[self.source])
 
     @cached_property
     def paper(self) -> PlatformerSource:
         """Unseen looks of the family that is drawn on paper."""
-        mix = {"sketch": 1.0}
-        return PlatformerSource(self.picture_size, SEED + 1, "held-out", mix=mix, n_looks=256, calm=self.calm)
+        return self._source(SEED + 1, "held-out", 256, {"sketch": 1.0})
 
     @cached_property
     def sight(self) -> Sight:
@@ -153,6 +157,10 @@ class Subject:
         beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
         real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
         return Sight(detector, real, scenery)
+
+    def _source(self, seed: int, split: str, looks: int, mix: Mapping[str, float]) -> PlatformerSource:
+        """The world's own source with the avatar in the middle, as the measures expect."""
+        return PlatformerSource(self.picture_size, seed, split, mix, looks, calm=self.source == CALM)
 
     def played_in(self, arithmetic: str) -> Subject:
         """The same, its networks as a CPU plays them in that arithmetic; BackendError where this CPU cannot."""
@@ -176,10 +184,13 @@ def encode(genie: Genie, frames: Pictures) -> Codes:
     return chunks(lambda x: genie.tokenizer.encode(to_float(x)), frames)
 
 
-def decode(genie: Genie, tokens: Codes | Tensor) -> Pictures:
-    """Tokens (B, T, N) to clips (B, T, H, W, 3)."""
-    tokens = torch.as_tensor(tokens)
-    return np.concatenate([to_uint8(genie.tokenizer.decode(tokens[i : i + 8])) for i in range(0, len(tokens), 8)])
+def decode(genie: Genie, tokens: Codes | Tensor, given: Pictures) -> Pictures:
+    """Tokens (B, T, N) to clips (B, T, H, W, 3), where pictures (B, H, W, 3) were given."""
+    tokenizer, tokens = genie.tokenizer, torch.as_tensor(tokens)
+    parts = [slice(i, i + 8) for i in range(0, len(tokens), 8)]
+    return np.concatenate(
+        [to_uint8(tokenizer.decode(tokens[part], tokenizer.look(to_float(given[part])))) for part in parts]
+    )
 
 
 def infer(genie: Genie, frames: Pictures) -> Codes:

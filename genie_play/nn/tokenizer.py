@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genie_play.config import TokenizerConfig
+from genie_play.nn.look import Look, Recall, cut
 from genie_play.nn.quantize import Quantized, Quantizer
 from genie_play.nn.st_transformer import LayerKV, LayerPast, STBlock, stream_blocks
 
@@ -107,16 +108,19 @@ class Encoder(nn.Module):
 
     def _embed(self, pixels: Tensor) -> Tensor:
         """(B, H, W, 3) to (B, N, D)."""
-        config = self.config
-        (rows, columns), patch = config.grid, config.patch
-        x = pixels.permute(0, 3, 1, 2) * 2 - 1
-        x = F.pad(x, (0, columns * patch - config.width, 0, rows * patch - config.height), mode="replicate")
-        x = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        return x.flatten(2).mT + self.place
+        return self.trunk(_whole(pixels, self.config)).flatten(2).mT + self.place
+
+
+def _whole(pixels: Tensor, config: TokenizerConfig) -> Tensor:
+    """Pictures (B, H, W, 3) in 0..1 as a trunk takes them: (B, 3, H, W) in -1..1, filled up to whole patches."""
+    (rows, columns), patch = config.grid, config.patch
+    x = pixels.permute(0, 3, 1, 2) * 2 - 1
+    x = F.pad(x, (0, columns * patch - config.width, 0, rows * patch - config.height), mode="replicate")
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class Decoder(nn.Module):
-    """Unit codes (B, T, N, d) to pictures."""
+    """Unit codes (B, T, N, d) to pictures; with `look` in the light of a picture that was given."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -128,6 +132,9 @@ class Decoder(nn.Module):
             STBlock(width, config.decoder_heads, config.head_dim, config.ffn, config.window, config.grid, rotary=False)
             for _ in range(config.decoder_layers)
         )
+        if config.look:
+            self.recall = Recall(config)
+        self.rise = config.decoder_blocks + 2  # layers of a conv trunk before the finer places
         if config.trunk == "conv":
             self.trunk = nn.Sequential(
                 *(ConvBlock(width) for _ in range(config.decoder_blocks)),
@@ -143,21 +150,43 @@ class Decoder(nn.Module):
             self.norm = nn.RMSNorm(width, eps=1e-6)
             self.trunk = nn.Sequential(nn.Conv2d(width, 3 * patch**2, 1), nn.PixelShuffle(patch))
 
-    def forward(self, codes: Tensor, hidden_clips: Tensor | None = None) -> Tensor:
+    def forward(self, codes: Tensor, hidden_clips: Tensor | None = None, look: Look | None = None) -> Tensor:
         """(B, T, N, d) to pixels (B, T, H, W, 3), about 0..1."""
-        x = self.enter(codes) + self.place
+        x, seen = self.begin(codes, look)
         for block in self.blocks:
             x = block(x, hidden_clips)
-        return self._paint(x.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        return self._paint(x.flatten(0, 1), None if seen is None else seen.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
-    def stream(self, codes: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+    def stream(self, codes: Tensor, past: list[LayerPast], look: Look | None = None) -> tuple[Tensor, list[LayerKV]]:
         """One frame (B, N, d) against the past: pixels (B, H, W, 3) and the frame's keys and values."""
-        x, kept = stream_blocks(self.blocks, self.enter(codes) + self.place, past)
-        return self._paint(x), kept
+        x, seen = self.begin(codes, look)
+        x, kept = stream_blocks(self.blocks, x, past)
+        return self._paint(x, seen), kept
 
-    def _paint(self, x: Tensor) -> Tensor:
+    def begin(self, codes: Tensor, look: Look | None) -> tuple[Tensor, Tensor | None]:
+        """Codes (B, ..., N, d) as the blocks take them, (B, ..., N, D), and what they recall of the look, if any."""
+        kind = self.place.dtype
+        x = self.enter(codes.to(kind)) + self.place
+        if look is None:
+            return x, None
+        seen = self.recall(codes, look).to(kind)
+        return x + self.recall.hint(seen), seen
+
+    def patches(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, N, D) as all but the trunk's last shuffle leaves it: (B, 3 side^2, places, places)."""
+        last = self.trunk[-2].weight
+        assert isinstance(last, Tensor)
+        x = self.grid(x).to(last.dtype)
+        if seen is None:
+            made: Tensor = self.trunk[:-1](x)
+            return made
+        x = self.trunk[: self.rise](x)
+        made = self.trunk[self.rise : -1](x + self.recall.channels(seen).to(x.dtype))
+        return made
+
+    def _paint(self, x: Tensor, seen: Tensor | None) -> Tensor:
         """(B, N, D) to (B, H, W, 3)."""
-        pixels = self.trunk(self.grid(x))[:, :, : self.config.height, : self.config.width]
+        pixels = self.trunk[-1](self.patches(x, seen))[:, :, : self.config.height, : self.config.width]
         return pixels.permute(0, 2, 3, 1) * 0.5 + 0.5
 
     def grid(self, x: Tensor) -> Tensor:
@@ -174,6 +203,8 @@ class Tokenizer(nn.Module):
         super().__init__()
         if config.trunk not in ("conv", "patch"):
             raise ValueError(f"no tokenizer trunk is called {config.trunk!r}")
+        if config.look and config.trunk != "conv":
+            raise ValueError("a decoder that keeps to a look has a conv trunk")
         self.config = config
         self.encoder = Encoder(config)
         self.quantizer = Quantizer(config.codes, config.code_dim)
@@ -185,21 +216,36 @@ class Tokenizer(nn.Module):
         """A training pass over clips (B, T, H, W, 3) in 0..1; `hidden_clips` (B,) bool: no history for these."""
         latents = self.encoder(pixels, hidden_clips)
         quantized = self.quantizer(latents)
-        return Reconstruction(self.decoder(quantized.vectors, hidden_clips), latents, quantized)
+        return Reconstruction(
+            self.decoder(quantized.vectors, hidden_clips, self.look(pixels[:, 0])), latents, quantized
+        )
+
+    @torch.no_grad()
+    def look(self, pictures: Tensor) -> Look | None:
+        """What the decoder keeps of pictures (B, H, W, 3) in 0..1; None where its config has no look."""
+        config = self.config
+        if not config.look:
+            return None
+        shifted, pieces = cut(_whole(pictures, config), config.patch)
+        frames = (shifted.permute(0, 1, 3, 4, 2) * 0.5 + 0.5)[:, :, : config.height, : config.width]
+        latents = self.encoder(frames.flatten(0, 1)[:, None]).unflatten(0, frames.shape[:2]).flatten(1, 3)
+        return Look(F.normalize(latents.float(), dim=-1), pieces)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Clips (B, T, H, W, 3) in 0..1 to tokens (B, T, N) int64."""
         return self.quantizer(self.encoder(pixels)).tokens
 
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, look: Look | None = None) -> Tensor:
         """Tokens (B, T, N) to pixels (B, T, H, W, 3), about 0..1."""
-        return self.decoder(self.quantizer.lookup(tokens))
+        return self.decoder(self.quantizer.lookup(tokens), None, look)
 
     def encode_step(self, pixels: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
         """One frame (B, H, W, 3) in 0..1 to tokens (B, N) int64, and its keys and values."""
         latents, kept = self.encoder.stream(pixels, past)
         return self.quantizer(latents).tokens, kept
 
-    def decode_step(self, tokens: Tensor, past: list[LayerPast]) -> tuple[Tensor, list[LayerKV]]:
+    def decode_step(
+        self, tokens: Tensor, past: list[LayerPast], look: Look | None = None
+    ) -> tuple[Tensor, list[LayerKV]]:
         """One frame of tokens (B, N) to pixels (B, H, W, 3), about 0..1, and its keys and values."""
-        return self.decoder.stream(self.quantizer.lookup(tokens), past)
+        return self.decoder.stream(self.quantizer.lookup(tokens), past, look)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -240,13 +241,14 @@ class Trainer:
         return self.learn(self._feed().take())
 
     def learn(self, frames: Tensor) -> dict[str, Any]:
-        """The step on clips (B, T, H, W, 3) uint8."""
+        """The step on clips (B, T + gap, H, W, 3) uint8."""
         rate = learning_rate(self.step, self.config) * ramp(self.step, self.seam, self.config, SEAM)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            outcome: Outcome = self.stage.loss(self.genie, frames.to(self.device).float() / 255, self._step())
+            frames = self._apart(frames).to(self.device).float() / 255
+            outcome: Outcome = self.stage.loss(self.genie, frames, self._step())
         outcome.loss.backward()
         parameters = [p for learner in self.learners for p in learner.parameters()]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -277,7 +279,7 @@ class Trainer:
         """The mean time of a step over the whole of the stage, measured; weights and all else are as they were."""
         self.genie.train()
         kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
-        batch = self.config.batch, self.config.frames
+        batch = self._clips()
         spent = 0.0
         for timed in (False, True):  # what is compiled or allocated once must not count
             for tenth in range(1, 10, 2):
@@ -349,7 +351,7 @@ class Trainer:
 
     def _feed(self) -> Feeder:
         if self._feeder is None:
-            batch = self.config.batch, self.config.frames
+            batch = self._clips()
             pool = pool_for(self.pool or 0, *batch, self.run.source not in PLATFORMERS)
             self._feeder = Feeder(self.source, *batch, self.step, self.device, self._workers(), pool, self.run.seed)
         return self._feeder
@@ -466,6 +468,17 @@ class Trainer:
                 number, _, key = name.partition(".")
                 state.setdefault(int(number), {})[key] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+    def _clips(self) -> tuple[int, int]:
+        """Clips of a step and their frames, those included that are left out."""
+        return self.config.batch, self.config.frames + self.config.gap
+
+    def _apart(self, clips: Tensor) -> Tensor:
+        """Of clips (B, T + gap, ...) what this step sees, (B, T, ...): the first frame and a run of those after it."""
+        if not self.config.gap:
+            return clips
+        left_out = int(np.random.default_rng([self.run.seed, self.step, 4]).integers(self.config.gap + 1))
+        return torch.cat((clips[:, :1], clips[:, 1 + left_out : left_out + self.config.frames]), 1)
 
     def _frames_a_step(self) -> int:
         return self.config.batch * self.config.frames

@@ -101,7 +101,7 @@ def decoder_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     tokenizer = genie.tokenizer
     with torch.no_grad():
         codes = tokenizer.quantizer(tokenizer.encoder(frames, hidden)).vectors
-    error = tokenizer.decoder(codes, hidden).float() - frames
+    error = tokenizer.decoder(codes, hidden, tokenizer.look(frames[:, 0])).float() - frames
     edges = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().mean()
     edges = edges + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     loss = 4 * error.square().mean() + 0.1 * error.abs().mean() + 0.05 * edges
