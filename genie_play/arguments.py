@@ -210,7 +210,8 @@ def _out(command: argparse.ArgumentParser) -> None:
 
 def _source(command: argparse.ArgumentParser) -> None:
     command.add_argument("--preset", default=WORLD, help="size of picture and networks (default: %(default)s)")
-    command.add_argument("--source", default="platformer", help="platformer, platformer-calm, or a folder of videos")
+    sources = "platformer, platformer-calm, platformer-sketch, or a folder of videos"
+    command.add_argument("--source", default="platformer", help=sources)
     command.add_argument("--seed", type=_seed, default=0, help="default 0")
 
 

@@ -12,8 +12,9 @@ import pytest
 from fakes import LABELS, Clock, ScriptedWindow, SlowChannel
 from PIL import Image
 
-from genie_play import paths
+from genie_play import checkpoint, paths
 from genie_play.media import pictures
+from genie_play.play import opening
 from genie_play.play.app import App, play
 from genie_play.play.items import Closed, Dropped, Focused, Hatch, Key, Mouse, Picture, Text, Typed
 from genie_play.play.jobs import Jobs
@@ -538,6 +539,70 @@ def test_a_dropped_picture_becomes_the_world(desk, tmp_path):
     assert int(desk.session.prompt.pictures.mean()) == 33
     desk.tap("z", "ctrl")
     assert desk.session.index == 3
+
+
+@pytest.fixture
+def two_worlds(monkeypatch):
+    """The world that is played is "dark"; "light" is shipped beside it."""
+    names = ["dark", "light"]
+    monkeypatch.setattr(opening, "_choice", lambda world: names)
+    monkeypatch.setattr(opening, "find_world", lambda name, device="auto": World(name, "fake"))
+    monkeypatch.setattr(checkpoint, "find", Path)
+
+    def desk(fixed: bool = False, **options):
+        made = Desk(**options)
+        made.app.opener.world, made.app.opener.fixed = World("dark", "fake"), fixed
+        return made
+
+    return desk
+
+
+def test_a_picture_is_played_in_the_world_that_shows_it_best(two_worlds, tmp_path):
+    desk = two_worlds()
+    opener, before = desk.app.opener, desk.app.settings.values.world
+    for shade in (60, 240):
+        Image.new("RGB", (32, 24), (shade,) * 3).save(tmp_path / f"{shade}.png")
+    desk.app.handle(Dropped(str(tmp_path / "60.png")))
+    desk.wait(0.3)
+    assert (opener.world.name, desk.session.prompt.source) == ("dark", "60.png")
+    desk.app.handle(Dropped(str(tmp_path / "240.png")))
+    desk.wait(0.5)
+    assert (opener.world.name, desk.session.prompt.source) == ("light", "240.png")
+    assert "light shows this picture better than dark" in desk.texts
+    # the next picture may lead elsewhere: nobody has chosen a world
+    assert not opener.fixed
+    assert desk.app.settings.values.world == before
+    desk.app.handle(Dropped(str(tmp_path / "60.png")))
+    desk.wait(0.5)
+    assert (opener.world.name, desk.session.prompt.source) == ("dark", "60.png")
+    desk.play(2)
+    assert desk.session.index == 2
+
+
+def test_a_world_that_was_chosen_plays_every_picture(two_worlds, tmp_path):
+    Image.new("RGB", (32, 24), (240,) * 3).save(tmp_path / "x.png")
+    desk = two_worlds(fixed=True)
+    desk.app.handle(Dropped(str(tmp_path / "x.png")))
+    desk.wait(0.5)
+    assert (desk.app.opener.world.name, desk.session.prompt.source) == ("dark", "x.png")
+    assert not any(verb == "fits" for _, verb, _ in desk.engine.log)
+    desk = two_worlds()
+    desk.app.opener.change_world("dark")
+    assert desk.app.opener.fixed
+    assert desk.app.settings.values.world == "dark"
+
+
+def test_a_picture_is_played_here_where_nobody_can_say_what_is_better(two_worlds, tmp_path):
+    Image.new("RGB", (32, 24), (240,) * 3).save(tmp_path / "x.png")
+    desk = two_worlds(fail="fits")
+    desk.app.handle(Dropped(str(tmp_path / "x.png")))
+    desk.wait(0.5)
+    assert (desk.app.opener.world.name, desk.session.prompt.source) == ("dark", "x.png")
+    desk.engine.die()
+    desk.wait(0.2)
+    desk.app.handle(Dropped(str(tmp_path / "x.png")))
+    desk.wait(0.2)
+    assert "press R" in desk.texts
 
 
 def test_what_is_no_picture_leaves_the_world_alone(desk, tmp_path):

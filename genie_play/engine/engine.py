@@ -279,6 +279,22 @@ class GenieEngine:
         picture: Pixels = self._decode(tokens, self._viewer, self._look(pixels))[0][0]
         return picture
 
+    @torch.inference_mode()
+    def fits(self, pixels: Pixels, files: Sequence[Path]) -> list[float]:
+        """How well the worlds in files, of this one's size, would show a picture (H, W, 3): the PSNR in dB of each."""
+        self._check_open()
+        self._check_picture(pixels)
+        found = []
+        for file in files:
+            tokenizer = load_genie(file, self.device)[0].tokenizer
+            if (tokenizer.config.height, tokenizer.config.width) != self.info.size:
+                raise ValueError(f"{file} has pictures of another size")
+            picture = self._floats(pixels)
+            # not in its own light, in which any decoder shows it well, but in that of its mirror image
+            made = tokenizer.decode(tokenizer.encode(picture[:, None]), tokenizer.look(picture.flip(2)))[:, 0]
+            found.append(-10 * math.log10(float((made.clamp(0, 1) - picture).square().mean()) + 1e-10))
+        return found
+
     def close(self) -> None:
         """Free the networks and all cached memory."""
         if not self._closed:

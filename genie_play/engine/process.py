@@ -25,7 +25,7 @@ ENGINES = {
     "platformer": "genie_play.data.platformer:PlatformerEngine",
     "genie": "genie_play.engine.engine:GenieEngine",
 }
-VERBS = ("reset", "step", "settle", "restore", "futures", "edit", "see")
+VERBS = ("reset", "step", "settle", "restore", "futures", "edit", "see", "fits")  # "fits" is for trained worlds alone
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def play(
         window = Window(f"{target.name} - Genie Play", SIZE, settings.values.fullscreen)
     except GenieError as error:
         raise GenieError(f"{error}; without a window: {_rollout(target.name, picture, seed)}") from None
-    app = App(window, target, start_engine, settings=settings, stats=stats_file)
+    app = App(window, target, start_engine, settings=settings, stats=stats_file, fixed=world is not None)
     try:
         app.begin(picture, seed)
         return app.run()
@@ -70,7 +70,7 @@ class Overlay(Protocol):
 
 
 class App:
-    """One window and what happens in it. `engines` makes the engine of a world."""
+    """One window and what happens in it. `engines` makes the engine of a world; `fixed`: pictures do not choose it."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class App:
         stats: StatsFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         jobs: Jobs | None = None,
+        fixed: bool = False,
     ) -> None:
         self.window, self.clock, self.now = window, clock, clock()
         self.settings, self.stats = settings or Settings(), stats
@@ -93,7 +94,7 @@ class App:
         self.screen = PlayScreen(self.player, world.name, now=self.now)
         self.saver = Saver(self.player, self.settings, self.jobs, self.say, self.complain)
         self.opener = Opener(
-            world, engines, self.player, self.screen, self.settings, self.jobs, self.say, self.complain
+            world, engines, self.player, self.screen, self.settings, self.jobs, self.say, self.complain, fixed
         )
         self.overlays: list[Overlay] = []  # the last one has the keyboard
         self.closing = False

@@ -7,6 +7,7 @@ waits here. Knows no keys and no window.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from genie_play.types import GenieError, Pixels, Prompt
 
 LEAD = 4  # pictures of the tape that its world is taken over with
 GREY = 150
+CLEARER = 0.5  # dB by which another world must show a picture better to be worth the way
 QUICK = 32 << 20  # bytes of a world whose header is read before the first painting
 
 _log = logging.getLogger(__name__)
@@ -81,12 +83,15 @@ class Opener:
         jobs: Jobs,
         say: Callable[[str], None],
         complain: Callable[[Exception], None],
+        fixed: bool = False,
     ) -> None:
+        self.fixed = fixed  # the person chose the world: pictures are played there
         self.world, self.size = world, (0, 0)  # (0, 0): not known yet
         self._engines, self._player, self._screen = engines, player, screen
         self._settings, self._jobs, self._say, self._complain = settings, jobs, say, complain
         self._seed: int | None = None  # of the first play-through; later ones are random
         self._source: Path | str | bytes | Pixels | None = None  # a picture that waits for the world's size
+        self._undecided: tuple[pictures.Picture, Any, list[str]] | None = None  # a picture, its source, its worlds
         self._replay: tuple[Path, Replay | None] | None = None  # one to go on with, once it is read
         self._learned = False
 
@@ -135,7 +140,11 @@ class Opener:
                 self._know(info.size)
         if self._source is not None and self.size != (0, 0):
             source, size, self._source = self._source, self.size, None
-            self._jobs.start(lambda: pictures.load(source, size), self._load, self._complain)
+            self._jobs.start(
+                lambda: pictures.load(source, size), lambda picture: self._load(picture, source), self._complain
+            )
+        if self._undecided is not None and player.fits is not None:
+            self._decide(player.fits)
         path, replay = self._replay or (None, None)
         if info is not None and path is not None and replay is not None:
             self._replay = None
@@ -143,8 +152,8 @@ class Opener:
         if player.keys.tap is not None and player.started and not player.touched:
             self._take_over()
 
-    def change_world(self, name: str) -> None:
-        """Another engine; the play-through that was is in its journal."""
+    def change_world(self, name: str, chosen: bool = True) -> None:
+        """Another engine; the play-through that was is in its journal. What a person has chosen stays chosen."""
         try:
             world = find_world(name, self._settings.values.device)
         except GenieError as error:
@@ -154,8 +163,11 @@ class Opener:
         self._player.change_engine(self._engines(world))
         self._jobs.start(old.close, lambda _: None, self._complain)
         self.world, self._screen.world, self._screen.tape, self._screen.preview = world, world.name, None, None
-        self._settings.change(world=name)
-        self._jobs.start(self._settings.save, lambda _: None, self._complain)
+        self._undecided = None
+        if chosen:
+            self.fixed = True
+            self._settings.change(world=name)
+            self._jobs.start(self._settings.save, lambda _: None, self._complain)
         self._meet_world()
 
     # worlds
@@ -211,14 +223,34 @@ class Opener:
             self._screen.preview = picture.pixels
             self._start(picture.prompt)
 
-    def _load(self, picture: pictures.Picture) -> None:
+    def _load(self, picture: pictures.Picture, source: Any) -> None:
         """A picture that the person chose is there."""
         for note in picture.notes:
             self._say(f"{picture.source}: {note}")
         if self.world.kind == "platformer":
             self._say("This is the game itself: a picture only chooses the level. A world would turn it into one")
         self._show(picture.pixels)
-        self._start(picture.prompt)
+        self._undecided = None
+        names = [] if self.fixed else _choice(self.world)
+        if names:
+            self._undecided = picture, source, names
+            self._player.ask_fits(picture.pixels, [checkpoint.find(name) for name in names])
+        else:
+            self._start(picture.prompt)
+
+    def _decide(self, fits: list[float]) -> None:
+        """Play the picture in the shipped world that shows it best; here, where that makes no difference."""
+        assert self._undecided is not None
+        (picture, source, names), self._undecided = self._undecided, None
+        here = dict(zip(names, fits, strict=False)).get(self.world.name, math.inf)
+        best = max(zip(fits, names, strict=False), default=(-math.inf, ""))
+        if best[0] < here + CLEARER:
+            self._start(picture.prompt)
+            return
+        self._say(f"{best[1]} shows this picture better than {self.world.name}, so it is played there")
+        # its size may be another
+        self._source = source
+        self.change_world(best[1], chosen=False)
 
     def _start(self, prompt: Prompt, waits: bool = False) -> None:
         """Load a prompt; one that `waits` for the person to take over leaves them the seed that was asked for."""
@@ -271,6 +303,16 @@ class Opener:
 
     def _writer(self) -> Writer:
         return Writer(paths.sessions() / f"{file_name(self.world.name)}.gplay", self._player.clock)
+
+
+def _choice(current: World) -> list[str]:
+    """The shipped worlds that a picture may be played in: none to choose from where another world was chosen."""
+    shipped = checkpoint.shipped()
+    if current.kind != "genie" or current.name not in shipped or current.file != checkpoint.find(current.name):
+        return []
+    size = checkpoint.read(current.file).world.size
+    names = [name for name in shipped if checkpoint.read(checkpoint.find(name)).world.size == size]
+    return names if len(names) > 1 else []
 
 
 def _is_here(name: str, current: World) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from genie_play.engine.process import Channel, Reply
 from genie_play.play.keymap import KeyMap
@@ -58,7 +59,9 @@ class Player:
         self.futures: dict[int, Pixels] = {}  # of the node in `_foreseen`
         self.wants_futures = False
         self.problem = ""  # why the engine stopped
+        self.fits: list[float] | None = None  # the answer to `ask_fits`, one number a file, none where it cannot say
         self._rate = rate
+        self._question: tuple[Pixels, list[Path]] | None = None
         self._wanted: Load | None = None
         self._begun: Load | None = None
         self._flight: Flight | None = None
@@ -133,6 +136,9 @@ class Player:
             self.info = self.engine.info
         if reply is None:
             return None
+        if reply.verb == "fits" and not self.engine.dead:
+            self.fits = reply.value if reply.error is None else []
+            return None
         flight, self._flight = self._flight, None
         if reply.error is not None:
             self._fail(reply)
@@ -159,7 +165,10 @@ class Player:
         self._wind(now)
         if self.engine.busy or self.engine.dead:
             return
-        if self._wanted is not None:
+        if self._question is not None and self.engine.ready:
+            self.engine.submit("fits", *self._question)
+            self._question = None
+        elif self._wanted is not None:
             self._begin_load()
         elif self.session is not None and self.session.started and self.engine.ready:
             self._next(self.session, now)
@@ -183,6 +192,10 @@ class Player:
     def load(self, prompt: Prompt, seed: int, journal: Writer | None = None) -> None:
         """Begin a new play-through as soon as the engine is free."""
         self._wanted = Load(prompt, seed, journal)
+
+    def ask_fits(self, pixels: Pixels, files: list[Path]) -> None:
+        """Ask how well worlds show a picture, before anything else; the answer will be in `fits`."""
+        self._question, self.fits = (pixels, files), None
 
     def resume(self, replay: Replay, journal: Writer | None = None) -> None:
         """Go on from the end of a replay; ReplayError if it belongs to another world."""
@@ -286,6 +299,7 @@ class Player:
         self.close()
         self.engine, self.info, self.session = engine, None, None
         self.problem, self._flight, self._wanted, self._begun, self._restore = "", None, None, None, False
+        self._question, self.fits = None, None
         self.keys.take()
         self._forget_futures()
 
