@@ -78,7 +78,7 @@ def test_presets_hang_together(name):
 
 
 def test_unknown_preset_lists_the_names():
-    with pytest.raises(GenieError, match=r"'huge'.*tiny, spark, pocket"):
+    with pytest.raises(GenieError, match=r"'huge'.*tiny, spark, doodle, pocket"):
         config.preset("huge")
     with pytest.raises(GenieError):
         config.training("huge")
