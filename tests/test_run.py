@@ -11,7 +11,7 @@ from PIL import Image
 
 from genie_play import checkpoint, cli
 from genie_play.config import SHARES
-from genie_play.eval.gates import STOPS
+from genie_play.eval.gates import STOPS, gates_of, stops_of
 from genie_play.eval.table import Row
 from genie_play.train import gates, loop, pieces, plan, run, stages
 from genie_play.types import GenieError
@@ -127,11 +127,30 @@ def test_every_stop_value_has_its_row_in_the_report(tmp_path, monkeypatch):
     loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "w", steps=1)
     loop.train("actions", "tiny", "platformer-calm", tmp_path / "w", steps=1)
     for network in gates.PARTS:
-        found = {finding.name: finding.least for finding in gates.measure(network, tmp_path / "w")}
+        found = {finding.name: finding.least for finding in gates.measure(network, tmp_path / "w", STOPS)}
         assert found == {name: least for (part, name), least in STOPS.items() if part == network}
     assert {part for part, _ in STOPS} == set(gates.PARTS)
     with pytest.raises(ValueError, match="no row"):
-        gates._matched("tokenizer", [])
+        gates._matched("tokenizer", [], STOPS)
+
+
+def test_stop_values_are_those_of_the_preset_and_of_video_that_can_be_measured(tmp_path, monkeypatch):
+    spark, pocket = stops_of("spark"), stops_of("pocket")
+    assert spark.keys() == pocket.keys()
+    assert all(spark[name] <= pocket[name] for name in spark)
+    # below what the shipped world of that size is held to, and above nothing
+    for name in ("PSNR, unseen looks", "PSNR in the avatar's box, unseen looks"):
+        assert 15 < spark["tokenizer", name] < gates_of("spark")["tokenizer", name] < pocket["tokenizer", name] + 0.1
+    asked = measured(monkeypatch, 26.0, 19.0, 50.0)
+    loop.train("tokenizer", "tiny", "platformer-calm", tmp_path / "out", steps=1)
+    loop.train("decoder", "tiny", "platformer-calm", tmp_path / "out", steps=1)
+    decoder = stages.STAGES["decoder"]
+    gates.check(decoder, loop.Run(tmp_path / "out", "tiny", "a-folder"))
+    assert not asked
+    monkeypatch.setattr(gates, "through", lambda stage, run: ["tokenizer"])
+    with pytest.raises(GenieError, match="stopped at a gate"):
+        gates.check(decoder, loop.Run(tmp_path / "out", "pocket", "platformer-calm"))
+    gates.check(decoder, loop.Run(tmp_path / "out", "spark", "platformer-calm"))
 
 
 def test_minutes_become_steps_once(quick, tmp_path, monkeypatch):
