@@ -262,7 +262,7 @@ PRESETS: dict[str, WorldConfig] = {
     ),
     "doodle": WorldConfig(
         "doodle", 10.0, TokenizerConfig(look=True), ActionsConfig(motions=16), DynamicsConfig(window=16, anchor=True),
-        DRAWN,
+        SampleConfig(temperature=1.0),
     ),
     "pocket": WorldConfig(
         "pocket",

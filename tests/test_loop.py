@@ -579,6 +579,16 @@ def test_a_picture_is_played_in_the_world_that_shows_it_best(two_worlds, tmp_pat
     assert desk.session.index == 2
 
 
+def test_pictures_choose_among_shipped_worlds_of_one_size(tmp_path):
+    spark = opening.find_world("spark")
+    assert opening._choice(spark) == ["doodle", "spark"]
+    assert opening._choice(opening.find_world("platformer")) == []
+    # a file of the person's own, by whatever name, is a choice already
+    own = tmp_path / "spark.safetensors"
+    own.write_bytes(spark.file.read_bytes())
+    assert opening._choice(opening.find_world(str(own))) == []
+
+
 def test_a_world_that_was_chosen_plays_every_picture(two_worlds, tmp_path):
     Image.new("RGB", (32, 24), (240,) * 3).save(tmp_path / "x.png")
     desk = two_worlds(fixed=True)
