@@ -32,7 +32,7 @@ from genie_play.types import GenieError, Pixels, Prompt
 
 LEAD = 4  # pictures of the tape that its world is taken over with
 GREY = 150
-CLEARER = 0.5  # dB by which another world must show a picture better to be worth the way
+CLEARER = 0.25  # dB by which another world must show a picture better to be worth the way
 QUICK = 32 << 20  # bytes of a world whose header is read before the first painting
 
 _log = logging.getLogger(__name__)
