@@ -56,7 +56,8 @@ class Frame:
 
     `index` counts steps since the prompt (0 is the prompt's last picture), `action` led to it (None for the
     prompt), `tokens` are what the engine would need to show it again: (N,) uint16, or (K * N,) for frame 0,
-    those of all the prompt's pictures. Arrays are fresh: the receiver may keep them.
+    those of all the prompt's pictures; some worlds also need the picture that was given last. Arrays are fresh: the
+    receiver may keep them.
     """
 
     index: int
@@ -70,7 +71,8 @@ class Prompt:
     """Pictures that start a world, at the world's size, and where they came from.
 
     `pictures` is (K, H, W, 3) uint8, oldest first. If `tokens` (K * N,) are given an engine takes them as they
-    are and does not encode the pictures (this is how a replay stays the same on another machine).
+    are and does not encode the pictures (this is how a replay stays the same on another machine): they then say at
+    most how things look.
     """
 
     pictures: NDArray[np.uint8]

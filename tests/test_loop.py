@@ -12,7 +12,7 @@ import pytest
 from fakes import LABELS, Clock, ScriptedWindow, SlowChannel
 from PIL import Image
 
-from genie_play import checkpoint, paths
+from genie_play import paths
 from genie_play.media import pictures
 from genie_play.play import opening
 from genie_play.play.app import App, play
@@ -544,10 +544,9 @@ def test_a_dropped_picture_becomes_the_world(desk, tmp_path):
 @pytest.fixture
 def two_worlds(monkeypatch):
     """The world that is played is "dark"; "light" is shipped beside it."""
-    names = ["dark", "light"]
-    monkeypatch.setattr(opening, "_choice", lambda world: names)
+    files = {name: Path(name) for name in ("dark", "light")}
+    monkeypatch.setattr(opening, "_choice", lambda world: files)
     monkeypatch.setattr(opening, "find_world", lambda name, device="auto": World(name, "fake"))
-    monkeypatch.setattr(checkpoint, "find", Path)
 
     def desk(fixed: bool = False, **options):
         made = Desk(**options)
@@ -581,12 +580,12 @@ def test_a_picture_is_played_in_the_world_that_shows_it_best(two_worlds, tmp_pat
 
 def test_pictures_choose_among_shipped_worlds_of_one_size(tmp_path):
     spark = opening.find_world("spark")
-    assert opening._choice(spark) == ["doodle", "spark"]
-    assert opening._choice(opening.find_world("platformer")) == []
+    assert opening._choice(spark) == {name: opening.find_world(name).file for name in ("doodle", "spark")}
+    assert opening._choice(opening.find_world("platformer")) == {}
     # a file of the person's own, by whatever name, is a choice already
     own = tmp_path / "spark.safetensors"
     own.write_bytes(spark.file.read_bytes())
-    assert opening._choice(opening.find_world(str(own))) == []
+    assert opening._choice(opening.find_world(str(own))) == {}
 
 
 def test_a_world_that_was_chosen_plays_every_picture(two_worlds, tmp_path):

@@ -13,7 +13,7 @@ from genie_play.engine import whole
 from genie_play.engine.engine import GenieEngine
 from genie_play.engine.state import Ring
 from genie_play.nn.st_transformer import stream_blocks
-from genie_play.types import BackendError
+from genie_play.types import BackendError, GenieError
 
 # measured on these random weights, with room for other processors; of the norm of what comes out
 APART = {"fp32": 1e-5, "bf16": 5e-2, "int8": 0.1}
@@ -73,7 +73,7 @@ def test_numbers_that_are_not_finite_are_an_error(openvino):
     engine.restore(history(frames[:4]))
     with torch.inference_mode():
         engine._sampler.table[-1] = torch.nan
-    with pytest.raises(Exception, match="not finite"):
+    with pytest.raises(GenieError, match="not finite"):
         engine.step(WANDER[3])
 
 

@@ -28,7 +28,7 @@ CALM_MIX = {"pixel": 0.45, "flat": 0.30, "sketch": 0.25}
 SHIFTED, STILL = (
     0.35,
     0.10,
-)  # shares of the clips of "platformer" with an avatar off the middle, with a camera that waits
+)  # shares of the clips that are not calm with an avatar off the middle, of "platformer" with a camera that waits
 # source name -> shares of its families; the calm one draws them calmly
 PLATFORMERS = {"platformer": MIX, "platformer-calm": CALM_MIX, "platformer-sketch": {"sketch": 1.0}}
 CALM = "platformer-calm"
@@ -141,17 +141,15 @@ class PlatformerSource:
         return out
 
 
-def platformer(name: str, size: tuple[int, int], seed: int = 0) -> PlatformerSource:
-    """One of `PLATFORMERS`, as networks learn from it. A camera that waits hides what a key does from an action model
-    that looks at what scrolls: only the broadest has some."""
-    calm, shifted, still = name == CALM, 0.0 if name == CALM else SHIFTED, STILL if name == "platformer" else 0.0
-    return PlatformerSource(size, seed, mix=PLATFORMERS[name], calm=calm, shifted=shifted, still=still)
-
-
 def open_source(name: str | Path, size: tuple[int, int], seed: int = 0) -> Source:
     """The platformer by one of its names, or a folder of videos; SourceError if neither."""
     if str(name) in PLATFORMERS:
-        return platformer(str(name), size, seed)
+        calm = str(name) == CALM
+        # a camera that waits hides what a key does from an action model that looks at what scrolls
+        still = STILL if str(name) == "platformer" else 0.0
+        return PlatformerSource(
+            size, seed, mix=PLATFORMERS[str(name)], calm=calm, shifted=0.0 if calm else SHIFTED, still=still
+        )
     if not Path(name).is_dir():
         raise SourceError(f"no source is called {str(name)!r}: give {', '.join(PLATFORMERS)} or a folder of videos")
     from genie_play.data.video import FolderSource

@@ -55,7 +55,6 @@ from genie_play.types import (
 ARITHMETIC = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32, "fp8": torch.bfloat16}
 FOREIGN = "the tokens do not fit this world; they belong to another checkpoint, or are damaged"
 POOL_EVERY = 4  # frames between the copies of the rings that are kept
-LOOKS = 8  # pictures that were given whose look is kept
 SLACK = 2 * POOL_EVERY  # frames more than needed that a rebuild goes back, so that the next steps back find a copy
 
 log = logging.getLogger(__name__)
@@ -162,7 +161,9 @@ class GenieEngine:
         # for looks at pictures beside the play-through; empty before each
         self._viewer = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         self._encoder = Ring(tokenizer.encoder_shape, n_tokens, False, self.device)
-        self._looks: dict[bytes, Look] = {}  # of the last pictures that were given, where the decoder keeps to one
+        self._lit: tuple[Pixels | None, Look] | None = (
+            None  # the given picture in whose light was decoded, and its look
+        )
         self._shown_look: Look | None = None  # the one that the static frame has
         self._pool = Pool()
         self._pools = 2 * (self._dynamics.nbytes + self._decoder.nbytes) <= self._pool.limit
@@ -279,7 +280,9 @@ class GenieEngine:
         self._check_picture(pixels)
         self._viewer.clear()
         tokens = self._on_device(self._encode([pixels])[0])
-        picture: Pixels = self._decode(tokens, self._viewer, self._look(pixels))[0][0]
+        # the array is the caller's, who may change it: nothing is kept of it
+        look = self._genie.tokenizer.look(self._floats(pixels))
+        picture: Pixels = self._decode(tokens, self._viewer, look)[0][0]
         return picture
 
     @torch.inference_mode()
@@ -304,7 +307,7 @@ class GenieEngine:
             self._closed = True
             self._static = None
             del self._genie, self._sampler, self._dynamics, self._decoder, self._viewer, self._encoder, self._pool
-            self._looks, self._shown_look = {}, None
+            self._lit = self._shown_look = None
             self._fed, self._futures = [], {}
 
     # frames in and out
@@ -334,7 +337,8 @@ class GenieEngine:
                 continue
             # an edited prompt of several pictures carries the tokens of all of them
             tokens, replaced = self._checked(move.tokens[-self.info.n_tokens :]), fed.pop()
-            fed.append(_Fed.after(fed[-1] if fed else None, replaced.action, tokens, move.pixels))
+            given = None if move.pixels is None else move.pixels.copy()
+            fed.append(_Fed.after(fed[-1] if fed else None, replaced.action, tokens, given))
         return fed
 
     def _prompt_tokens(self, prompt: Prompt) -> list[Tokens]:
@@ -554,15 +558,12 @@ class GenieEngine:
         """What the decoder keeps of a picture that was given; a grey one stands for none."""
         if not self._genie.config.tokenizer.look:
             return None
-        picture = np.full((*self.info.size, 3), 128, np.uint8) if picture is None else picture
-        key = hashlib.blake2s(picture.tobytes()).digest()
-        if key not in self._looks:
-            made = self._genie.tokenizer.look(self._floats(picture))
+        if self._lit is None or self._lit[0] is not picture:
+            given = np.full((*self.info.size, 3), 128, np.uint8) if picture is None else picture
+            made = self._genie.tokenizer.look(self._floats(given))
             assert made is not None
-            while len(self._looks) >= LOOKS:
-                del self._looks[next(iter(self._looks))]
-            self._looks[key] = made
-        return self._looks[key]
+            self._lit = picture, made
+        return self._lit[1]
 
     def _give(self, picture: Pixels | None) -> None:
         """Tell the static frame in whose light it decodes."""

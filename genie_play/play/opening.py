@@ -91,7 +91,8 @@ class Opener:
         self._settings, self._jobs, self._say, self._complain = settings, jobs, say, complain
         self._seed: int | None = None  # of the first play-through; later ones are random
         self._source: Path | str | bytes | Pixels | None = None  # a picture that waits for the world's size
-        self._undecided: tuple[pictures.Picture, Any, list[str]] | None = None  # a picture, its source, its worlds
+        # a picture, its source, and the worlds that it may be played in
+        self._undecided: tuple[pictures.Picture, Any, dict[str, Path]] | None = None
         self._replay: tuple[Path, Replay | None] | None = None  # one to go on with, once it is read
         self._learned = False
 
@@ -140,8 +141,11 @@ class Opener:
                 self._know(info.size)
         if self._source is not None and self.size != (0, 0):
             source, size, self._source = self._source, self.size, None
+            world, fixed = self.world, self.fixed
             self._jobs.start(
-                lambda: pictures.load(source, size), lambda picture: self._load(picture, source), self._complain
+                lambda: (pictures.load(source, size), {} if fixed else _choice(world)),
+                lambda found: self._load(*found, source),
+                self._complain,
             )
         if self._undecided is not None and player.fits is not None:
             self._decide(player.fits)
@@ -223,27 +227,26 @@ class Opener:
             self._screen.preview = picture.pixels
             self._start(picture.prompt)
 
-    def _load(self, picture: pictures.Picture, source: Any) -> None:
-        """A picture that the person chose is there."""
+    def _load(self, picture: pictures.Picture, worlds: dict[str, Path], source: Any) -> None:
+        """A picture that the person chose is there, and worlds to choose from, if there is a choice."""
         for note in picture.notes:
             self._say(f"{picture.source}: {note}")
         if self.world.kind == "platformer":
             self._say("This is the game itself: a picture only chooses the level. A world would turn it into one")
         self._show(picture.pixels)
         self._undecided = None
-        names = [] if self.fixed else _choice(self.world)
-        if names:
-            self._undecided = picture, source, names
-            self._player.ask_fits(picture.pixels, [checkpoint.find(name) for name in names])
+        if worlds and not self.fixed:
+            self._undecided = picture, source, worlds
+            self._player.ask_fits(picture.pixels, list(worlds.values()))
         else:
             self._start(picture.prompt)
 
     def _decide(self, fits: list[float]) -> None:
         """Play the picture in the shipped world that shows it best; here, where that makes no difference."""
         assert self._undecided is not None
-        (picture, source, names), self._undecided = self._undecided, None
-        here = dict(zip(names, fits, strict=False)).get(self.world.name, math.inf)
-        best = max(zip(fits, names, strict=False), default=(-math.inf, ""))
+        (picture, source, worlds), self._undecided = self._undecided, None
+        here = dict(zip(worlds, fits, strict=False)).get(self.world.name, math.inf)
+        best = max(zip(fits, worlds, strict=False), default=(-math.inf, ""))
         if best[0] < here + CLEARER:
             self._start(picture.prompt)
             return
@@ -305,14 +308,15 @@ class Opener:
         return Writer(paths.sessions() / f"{file_name(self.world.name)}.gplay", self._player.clock)
 
 
-def _choice(current: World) -> list[str]:
-    """The shipped worlds that a picture may be played in: none to choose from where another world was chosen."""
-    shipped = checkpoint.shipped()
-    if current.kind != "genie" or current.name not in shipped or current.file != checkpoint.find(current.name):
-        return []
-    size = checkpoint.read(current.file).world.size
-    names = [name for name in shipped if checkpoint.read(checkpoint.find(name)).world.size == size]
-    return names if len(names) > 1 else []
+def _choice(current: World) -> dict[str, Path]:
+    """The shipped worlds that a picture may be played in, by name: none where a world of one's own is played. Reads
+    whole files, so let a job do it."""
+    files = {name: checkpoint.find(name) for name in checkpoint.shipped()}
+    if current.kind != "genie" or current.file is None or files.get(current.name) != current.file:
+        return {}
+    sizes = {name: checkpoint.read(file).world.size for name, file in files.items()}
+    fitting = {name: file for name, file in files.items() if sizes[name] == sizes[current.name]}
+    return fitting if len(fitting) > 1 else {}
 
 
 def _is_here(name: str, current: World) -> bool:
