@@ -204,7 +204,11 @@ def _check_labels(header: Header, path: Path) -> None:
 
 def _named() -> dict[str, Path]:
     """Every world that has a name; what is shipped comes first and cannot be hidden by the person's own."""
-    return {**_worlds_in(paths.worlds()), **_worlds_in(paths.models())}
+    try:
+        own = _worlds_in(paths.worlds())
+    except ModuleNotFoundError:  # without platformdirs, as on a machine that only trains and measures, there are none
+        own = {}
+    return {**own, **_worlds_in(paths.models())}
 
 
 def _worlds_in(folder: Path) -> dict[str, Path]:

@@ -19,6 +19,7 @@ from genie_play import checkpoint, paths
 from genie_play.config import PathConfig, preset
 from genie_play.types import CheckpointError, GenieError, Label
 
+WORLDS = paths.worlds  # before any fixture puts another in its place
 TENSORS = {
     "tokenizer.weight": np.arange(24 * 32, dtype=np.float32).reshape(24, 32),
     "dynamics.bias": np.ones(5, np.float16),
@@ -210,6 +211,16 @@ def test_find_by_name(house):
     assert checkpoint.find("spark") == house / "models/spark/spark.safetensors"
     assert checkpoint.find("mine") == house / "own/mine/mine.safetensors"
     assert checkpoint.find("flat") == house / "own/flat.safetensors"
+
+
+def test_find_where_nothing_knows_of_user_folders(house, monkeypatch):
+    monkeypatch.setattr(paths, "worlds", WORLDS)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # as on a machine that only trains and measures
+    with pytest.raises(ModuleNotFoundError):
+        paths.worlds()
+    assert checkpoint.names() == ["spark"]
+    assert checkpoint.find("spark") == house / "models/spark/spark.safetensors"
+    assert checkpoint.find(house / "own/mine") == house / "own/mine/mine.safetensors"
 
 
 def test_find_by_path(house, monkeypatch):

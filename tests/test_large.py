@@ -73,8 +73,8 @@ def test_a_product_in_fp8_is_the_product_of_what_was_kept():
     assert torch.equal(found, kept.bfloat16())
     error = (found.float() - x @ weight.T).norm() / (x @ weight.T).norm()
     assert 0.001 < error < 0.06  # three bits on either side
-    if not hasattr(torch, "_scaled_mm"):
-        return
+    if torch.__version__ < "2.13":
+        return  # 2.11 knows one scale for all of a matrix alone, on a CPU
     numbers, scales = fp8.quantise_rows(x.flatten(0, 1))
     theirs = torch._scaled_mm(
         numbers, layer.numbers.t(), scale_a=scales, scale_b=layer.scales.t(), out_dtype=torch.bfloat16
