@@ -13,6 +13,7 @@ import torch
 
 from genie_play import cli
 from genie_play.config import preset, to_dict
+from genie_play.engine.arithmetic import Linear32
 from genie_play.eval import bench, costs, growth, roofs, stopwatch, tables, targets
 from genie_play.eval.targets import Shape
 from genie_play.types import GenieError, Prompt
@@ -197,6 +198,25 @@ def test_roofs_are_the_best_of_what_was_seen(monkeypatch):
     assert found.flops_per_s == max(found.products.values()) > 0
     assert found.bytes_per_s == max(found.copies.values()) > 0
     assert set(found.copies) == {"1 MiB", "2 MiB"}
+
+
+def test_a_cpu_is_measured_by_the_products_that_the_engine_makes(monkeypatch):
+    made = []
+
+    class Layer(Linear32):
+        def __init__(self, weight):
+            super().__init__(weight)
+            made.append(tuple(weight.shape))
+
+    monkeypatch.setattr(roofs, "SECONDS", 0.002)
+    monkeypatch.setattr(roofs, "SQUARE", 32)
+    monkeypatch.setattr(roofs, "LARGE", 2**21)
+    monkeypatch.setattr(roofs, "Linear32", Layer)
+    roofs.measure([(12, 64, 48)], "fp32", CPU, 4096)
+    assert (48, 64) in made
+    made.clear()
+    roofs.measure([(12, 64, 48)], "bf16", CPU, 4096)
+    assert made == []
 
 
 def test_an_arithmetic_without_products_is_measured_in_float32(monkeypatch):

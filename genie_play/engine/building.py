@@ -32,7 +32,7 @@ from genie_play.types import N_ACTIONS, BackendError, GenieError
 
 CHOICES = {
     "frame": ("eager", "static", "graph"),
-    "blocks": ("plain", "fused", "library", "compiled", "openvino"),
+    "blocks": ("plain", "fused", "library", "compiled"),
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
@@ -72,12 +72,10 @@ def check(path: PathConfig) -> None:
         raise BackendError("a graph needs an NVIDIA GPU; choose path.frame eager or static")
     if path.arithmetic == "fp8" and on_gpu and torch.cuda.get_device_capability(path.device) < OLDEST:
         raise BackendError("this GPU has no fp8; choose path.arithmetic bf16")
-    if path.blocks == "openvino" and (on_gpu or path.frame != "eager"):
-        raise BackendError("path.blocks=openvino is for CPUs, with path.frame eager; choose path.blocks plain")
     if path.frame == "eager":
-        plain = {"blocks": ("plain", "openvino"), "commit": ("apart",), "ring": ("plain",)}
-        for name, values in plain.items():
-            if getattr(path, name) not in values:
+        plain = {"blocks": "plain", "commit": "apart", "ring": "plain"}
+        for name, value in plain.items():
+            if getattr(path, name) != value:
                 raise GenieError(
                     f"path.{name}={getattr(path, name)} needs path.frame static, or graph on an NVIDIA GPU"
                 )

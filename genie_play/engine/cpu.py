@@ -95,13 +95,6 @@ class CpuBlock(nn.Module):
         return self.time_bias[:, torch.cat((ages.clamp(max=self.window), self.after_ages))]
 
 
-def order(head_dim: int, rotary: bool) -> Tensor:
-    """(hd,): where each channel of a head comes from. The two that a rotary position turns into each other come side by
-    side."""
-    channels = torch.arange(head_dim)
-    return channels.view(2, 2, -1).transpose(1, 2).flatten() if rotary else channels
-
-
 @lru_cache(maxsize=1)
 def has_tiles() -> bool:
     """Whether the CPU multiplies matrices as such (AMX). Without, fused attention in bfloat16 takes twice as long as
@@ -147,7 +140,10 @@ class _Attention(nn.Module):
         heads, size = attention.heads, attention.head_dim
         self.heads, self.head_dim = heads, size
         self.dtype = torch.bfloat16 if arithmetic == "bf16" else torch.float32
-        self.order = order(size, rotary)
+        # the two channels that a rotary position turns into each other come side by side
+        self.order = torch.arange(size)
+        if rotary:
+            self.order = self.order.view(2, 2, -1).transpose(1, 2).flatten()
         weight = (attention.qkv.weight * norm).unflatten(0, (3, heads, size))
         qk = weight[:2, :, self.order.to(weight.device)]
         self.qkv = layer(torch.cat((qk, weight[2:])).flatten(0, 2))

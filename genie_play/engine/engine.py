@@ -33,7 +33,6 @@ from genie_play.engine.fixed import FixedRing
 from genie_play.engine.graph import FrameRunner, Made
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring
-from genie_play.engine.whole import WholeStack
 from genie_play.nn.fp8 import quantise_blocks
 from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.look import Look
@@ -124,8 +123,7 @@ class GenieEngine:
         self.path = _path(header.path, building.resolve(_able(header.path, changes), header.world))
         failed = {} if isinstance(checkpoint, Genie) else verdicts.barred(checkpoint)
         accepted = [kind for kind in header.accepted if f"cpu/{kind}" not in failed]
-        measures = calibrate and self.device.type == "cpu" and self.path.blocks == "plain"
-        found = self._calibrated(genie, accepted) if measures else None
+        found = self._calibrated(genie, accepted) if calibrate and self.device.type == "cpu" else None
         self.path = found.path if found else self.path
         self._genie = genie if adopt else self._placed(genie)
         dynamics, tokenizer, n_tokens = self._genie.dynamics, self._genie.tokenizer, self._genie.dynamics.n_tokens
@@ -151,8 +149,7 @@ class GenieEngine:
         self._dynamics: Ring | FixedRing
         self._decoder: Ring | FixedRing
         if self.path.frame == "eager":
-            kind = torch.float32 if self.path.blocks == "openvino" else self._dtype
-            self._dynamics = Ring(dynamics.cache_shape, n_tokens, cross_frame, self.device, kind)
+            self._dynamics = Ring(dynamics.cache_shape, n_tokens, cross_frame, self.device, self._dtype)
             self._decoder = Ring(tokenizer.decoder_shape, n_tokens, False, self.device, self._dtype)
         else:
             self._static, self.path = building.runner(self._genie, self._sampler, backend, self.path, progress, by_name)
@@ -482,10 +479,7 @@ class GenieEngine:
         genie.tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # the encoder runs on prompts and edits only, and near codes are told apart in float32
         if self.device.type == "cpu" and self.path.frame == "eager":
-            blocks = genie.dynamics.blocks
             cpu.place(genie, self.path.arithmetic)
-            if self.path.blocks == "openvino":
-                genie.dynamics.blocks = WholeStack(blocks, self.path.arithmetic, self.path.threads)
         elif self._dtype != torch.float32:
             genie.dynamics.to(self._dtype)
             genie.tokenizer.decoder.to(self._dtype)

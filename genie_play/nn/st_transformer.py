@@ -216,12 +216,8 @@ def stream_blocks(
     """Run one frame (B, N, D) through a stack of blocks; return it and what each block would have cached.
 
     With `rows` (R,), positions, the last block works out their part of the frame alone, (B, R, D): after it nothing
-    mixes places any more. Its temporal keys and values are then those of the rows. A stack that has a `stream` of its
-    own is run by that.
+    mixes places any more. Its temporal keys and values are then those of the rows.
     """
-    if own := getattr(blocks, "stream", None):
-        run: tuple[Tensor, list[LayerKV]] = own(x, past, rows)
-        return run
     kept = []
     for number, (block, layer_past) in enumerate(zip(blocks, past, strict=True), start=1):
         x, kv = cast(STBlock, block).stream(x, layer_past, rows if number == len(blocks) else None)
