@@ -306,8 +306,8 @@ TRAINING: dict[str, TrainConfig] = {
         StageConfig(6000, 16, 4), StageConfig(2600, 3, 48),
     ),
     "doodle": TrainConfig(
-        StageConfig(4800, 16, 5, gap=35), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(6000, 16, 5, gap=35), StageConfig(6000, 3, 48),
+        StageConfig(8000, 16, 5, gap=35), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
+        StageConfig(8000, 16, 5, gap=35), StageConfig(8000, 3, 48),
     ),
     "pocket": TrainConfig(
         StageConfig(8000, 64, 8, gap=32), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),

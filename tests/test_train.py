@@ -59,6 +59,21 @@ def metrics(out: Path, stage: str) -> list[dict]:
     return [row for row in rows if row["stage"] == stage]
 
 
+def test_the_edges_of_a_patch_are_counted_wherever_they_lie():
+    frames = torch.zeros(1, 2, 16, 24, 3)
+    frames[0, 0, 0:8, 10] = 1  # a stroke, one pixel wide, in the second patch of the first row
+    frames[0, 1, 0:8, 12] = 1
+    energy = stages.edge_energy(frames)
+    assert energy.shape == (2, 2, 3)
+    stroke = 2 * 8 / 64 + 1 / 64  # left and right of it, and at its foot, of 64 places
+    assert energy[0, 0].tolist() == [0, pytest.approx(stroke), 0]
+    assert torch.equal(energy[0], energy[1])
+    assert energy[:, 1].sum() == 0
+    blurred = frames.clone()
+    blurred[0, 0, 0:8, 9:12] = 1 / 3
+    assert stages.edge_energy(blurred)[0, 0, 1] < stroke / 2
+
+
 def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path):
     out = tmp_path / "small"
     loop.train("tokenizer", "tiny", "x", out, steps=110)

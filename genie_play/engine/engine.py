@@ -284,7 +284,8 @@ class GenieEngine:
 
     @torch.inference_mode()
     def fits(self, pixels: Pixels, files: Sequence[Path]) -> list[float]:
-        """How well the worlds in files, of this one's size, would show a picture (H, W, 3): the PSNR in dB of each."""
+        """How well the worlds in files, of this one's size, would show a picture (H, W, 3): the absolute error of each, in
+        dB below full white. Squares would judge by where the darkest strokes lie (docs/worlds.md)."""
         self._check_open()
         self._check_picture(pixels)
         found = []
@@ -295,7 +296,7 @@ class GenieEngine:
             picture = self._floats(pixels)
             # not in its own light, in which any decoder shows it well, but in that of its mirror image
             made = tokenizer.decode(tokenizer.encode(picture[:, None]), tokenizer.look(picture.flip(2)))[:, 0]
-            found.append(-10 * math.log10(float((made.clamp(0, 1) - picture).square().mean()) + 1e-10))
+            found.append(-20 * math.log10(float((made.clamp(0, 1) - picture).abs().mean()) + 1e-5))
         return found
 
     def close(self) -> None:
