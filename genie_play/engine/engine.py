@@ -284,8 +284,8 @@ class GenieEngine:
 
     @torch.inference_mode()
     def fits(self, pixels: Pixels, files: Sequence[Path]) -> list[float]:
-        """How well the worlds in files, of this one's size, would show a picture (H, W, 3): absolute errors, in dB below
-        full white. Squares would judge by where the darkest strokes lie (docs/worlds.md)."""
+        """How well the worlds in files, of this one's size, would show a picture (H, W, 3): absolute errors, in dB
+        below full white. Squares would judge by where the darkest strokes lie (docs/worlds.md)."""
         self._check_open()
         self._check_picture(pixels)
         found = []
