@@ -302,8 +302,8 @@ TRAINING: dict[str, TrainConfig] = {
         StageConfig(100, 8, 4), StageConfig(200, 8, 8),
     ),
     "spark": TrainConfig(
-        StageConfig(3300, 16, 4), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(6000, 16, 4), StageConfig(2600, 3, 48),
+        StageConfig(4500, 16, 4), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
+        StageConfig(8000, 16, 4), StageConfig(2600, 3, 48),
     ),
     "doodle": TrainConfig(
         StageConfig(8000, 16, 5, gap=35), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),

@@ -322,6 +322,15 @@ def test_growth_changes_one_thing_at_a_time(monkeypatch):
     assert any("floor reached" in line for line in tables.growth(rows))
 
 
+def test_an_anchor_needs_a_window_of_three(monkeypatch, capsys):
+    assert cli.main(["bench", "custom", "--window", "2"]) == 2
+    assert "a window of 2 is too short" in capsys.readouterr().err
+    target = targets.find("custom")
+    assert target.config.dynamics.anchor
+    variants = growth._variants(target, SimpleNamespace(path=target.path))
+    assert [value for what, value, *_ in variants if what == "window"] == ["4", "8", "32"]
+
+
 def test_a_plain_config_crosses_to_the_child():
     config = preset("studio")
     assert bench.from_dict(type(config), json.loads(json.dumps(to_dict(config))), "world") == config

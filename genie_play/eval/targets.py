@@ -51,6 +51,11 @@ class Shape:
             raise GenieError(f"a width of {width} does not divide into heads of {head_dim}; say --heads too")
         if head_dim % 4:
             raise GenieError(f"{heads} heads of a width of {width} have {head_dim} numbers each; 4, 8, 12, ... work")
+        window = self.window or dynamics.window
+        if dynamics.anchor and window < 3:
+            raise GenieError(
+                f"{config.name} keeps its first frame in sight; a window of {window} is too short for that"
+            )
         rows, columns = self.tokens or tokenizer.grid
         height, across = (rows * tokenizer.patch, columns * tokenizer.patch)
         if self.tokens is None:
@@ -60,7 +65,7 @@ class Shape:
             tokenizer=replace(tokenizer, height=height, width=across, codes=self.codes or tokenizer.codes),
             dynamics=replace(
                 dynamics, layers=self.layers or dynamics.layers, width=width, heads=heads, head_dim=head_dim,
-                window=self.window or dynamics.window,
+                window=window,
             ),
         )  # fmt: skip
 
