@@ -13,7 +13,7 @@ import torch
 
 from genie_play import cli
 from genie_play.config import preset, to_dict
-from genie_play.engine.arithmetic import Linear32
+from genie_play.engine import arithmetic as arithmetics
 from genie_play.eval import bench, costs, growth, roofs, stopwatch, tables, targets
 from genie_play.eval.targets import Shape
 from genie_play.types import GenieError, Prompt
@@ -200,23 +200,23 @@ def test_roofs_are_the_best_of_what_was_seen(monkeypatch):
     assert set(found.copies) == {"1 MiB", "2 MiB"}
 
 
-def test_a_cpu_is_measured_by_the_products_that_the_engine_makes(monkeypatch):
-    made = []
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_a_cpu_is_measured_by_the_products_that_the_engine_makes(monkeypatch, arithmetic):
+    made, before = [], arithmetics.layer
 
-    class Layer(Linear32):
-        def __init__(self, weight):
-            super().__init__(weight)
-            made.append(tuple(weight.shape))
+    def layer(name):
+        def make(weight):
+            made.append((name, tuple(weight.shape)))
+            return before(name)(weight)
+
+        return make
 
     monkeypatch.setattr(roofs, "SECONDS", 0.002)
     monkeypatch.setattr(roofs, "SQUARE", 32)
     monkeypatch.setattr(roofs, "LARGE", 2**21)
-    monkeypatch.setattr(roofs, "Linear32", Layer)
-    roofs.measure([(12, 64, 48)], "fp32", CPU, 4096)
-    assert (48, 64) in made
-    made.clear()
-    roofs.measure([(12, 64, 48)], "bf16", CPU, 4096)
-    assert made == []
+    monkeypatch.setattr(arithmetics, "layer", layer)
+    roofs.measure([(12, 64, 48)], arithmetic, CPU, 4096)
+    assert {(arithmetic, (48, 64)), (arithmetic, (32, 32))} <= set(made)
 
 
 def test_an_arithmetic_without_products_is_measured_in_float32(monkeypatch):
@@ -322,7 +322,7 @@ def test_growth_changes_one_thing_at_a_time(monkeypatch):
     assert any("floor reached" in line for line in tables.growth(rows))
 
 
-def test_an_anchor_needs_a_window_of_three(monkeypatch, capsys):
+def test_an_anchor_needs_a_window_of_three(capsys):
     assert cli.main(["bench", "custom", "--window", "2"]) == 2
     assert "a window of 2 is too short" in capsys.readouterr().err
     target = targets.find("custom")

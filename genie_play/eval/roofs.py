@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from genie_play.engine.arithmetic import Linear32
+from genie_play.engine import arithmetic as arithmetics
 
 SQUARE = 512  # a product that suits any machine, beside ours
 LARGE = 256 * 2**20  # bytes: more than most caches hold
@@ -81,8 +81,8 @@ def _product(arithmetic: str, rows: int, inputs: int, outputs: int, device: torc
         return lambda: torch._scaled_mm(x, w.T, one, one, out_dtype=torch.bfloat16)
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[arithmetic]
     x, w = torch.ones(rows, inputs, dtype=kind, device=device), torch.ones(outputs, inputs, dtype=kind, device=device)
-    if device.type == "cpu" and arithmetic == "fp32":
-        layer = Linear32(w)  # by the library that the engine takes here: another may be twice as slow
+    if device.type == "cpu" and arithmetic in arithmetics.ARITHMETICS:
+        layer = arithmetics.layer(arithmetic)(w)  # by what the engine takes here: another library may be half as fast
         return lambda: layer(x)
     return lambda: F.linear(x, w)
 

@@ -83,8 +83,8 @@ def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
         weight = 1 + (size / (size.mean() + 1e-3)).clamp(0, 4)
         weight = weight / weight.mean()
     square, absolute = (weight * error.square()).mean(), (weight * error.abs()).mean()
-    edges = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().mean()
-    edges = edges + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    down, across = neighbours(error)
+    edges = down.abs().mean() + across.abs().mean()
     loss = 4 * square + 0.4 * absolute + 0.2 * edges + 0.25 * seen.quantized.commitment
 
     def after() -> None:
@@ -106,8 +106,8 @@ def decoder_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
         codes = tokenizer.quantizer(tokenizer.encoder(frames, hidden)).vectors
     shown = tokenizer.decoder(codes, hidden, tokenizer.look(frames[:, 0])).float()
     error = shown - frames
-    edges = (error[..., 1:, :, :] - error[..., :-1, :, :]).abs().mean()
-    edges = edges + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    down, across = neighbours(error)
+    edges = down.abs().mean() + across.abs().mean()
     energy, true_energy = edge_energy(shown), edge_energy(frames)
     loss = 4 * error.square().mean() + 0.1 * error.abs().mean() + 0.05 * edges
     loss = loss + EDGE_SHARE * (energy - true_energy).abs().mean()
@@ -210,11 +210,16 @@ def draw_mask(shape: tuple[int, ...] | torch.Size, step: Step) -> Tensor:
     return mask
 
 
+def neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """What lies between each pixel of (..., H, W, C) and the one below, and between it and the one to its right."""
+    return frames[..., 1:, :, :] - frames[..., :-1, :, :], frames[..., 1:, :] - frames[..., :-1, :]
+
+
 def edge_energy(frames: Tensor) -> Tensor:
     """(B, T, H, W, C) to (B * T, H / 8, W / 8): how far neighbouring pixels lie apart, the mean of each patch."""
-    across = F.pad((frames[..., 1:, :] - frames[..., :-1, :]).abs().mean(-1), (0, 1))
-    down = F.pad((frames[..., 1:, :, :] - frames[..., :-1, :, :]).abs().mean(-1), (0, 0, 0, 1))
-    return F.avg_pool2d((across + down).flatten(0, 1), EDGE_PATCH)
+    down, across = (step.abs().mean(-1) for step in neighbours(frames))
+    both = F.pad(down, (0, 0, 0, 1)) + F.pad(across, (0, 1))
+    return F.avg_pool2d(both.flatten(0, 1), EDGE_PATCH)
 
 
 def near_codes(tokenizer: Tokenizer) -> Tensor:
