@@ -241,9 +241,9 @@ def frames(run: Run) -> None:
                 _forget(run)
     if run.device.type == "cuda":
         # what takes longest to compile comes last
-        way = {"frame": "graph", "blocks": "compiled"}
+        last = {"frame": "graph", "blocks": "compiled"}
         names = {f"{name}: graph, compiled": world for name, world in reversed(worlds.items())}
-        slow: Any = {name: lambda n=name, w=world: one(n, w, way) for name, world in names.items()}
+        slow: Any = {name: lambda n=name, w=world: one(n, w, last) for name, world in names.items()}
         for _ in run.each(slow):
             _forget(run)
 
