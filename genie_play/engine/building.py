@@ -102,9 +102,10 @@ def runner(
     dynamics, tokenizer = genie.dynamics, genie.tokenizer
     device, dtype = sampler.table.device, tokenizer.decoder.place.dtype
     n_tokens, fp8 = dynamics.n_tokens, path.ring == "fp8"
+    quantise = between(path.ops).quantise_rows
     rings = (
-        FixedRing(dynamics.cache_shape, n_tokens, dynamics.config.recipe == "teacher", device, dtype, fp8),
-        FixedRing(tokenizer.decoder_shape, n_tokens, False, device, dtype, fp8),
+        FixedRing(dynamics.cache_shape, n_tokens, dynamics.config.recipe == "teacher", device, dtype, fp8, quantise),
+        FixedRing(tokenizer.decoder_shape, n_tokens, False, device, dtype, fp8, quantise),
     )
     if path.blocks != "plain" and device.type == "cuda":
         if progress:
@@ -134,7 +135,7 @@ def apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
     assert isinstance(block, STBlock)
     n_tokens, width = block.grid[0] * block.grid[1], block.spatial_norm.weight.shape[0]
     shape = CacheShape(len(blocks), block.temporal.heads, block.temporal.head_dim, block.window)
-    ring = FixedRing(shape, n_tokens, ring.cross_frame, ring.temporal.device, ring.dtype, ring.fp8)
+    ring = FixedRing(shape, n_tokens, ring.cross_frame, ring.temporal.device, ring.dtype, ring.fp8, ring.quantise)
     generator = torch.Generator(ring.temporal.device).manual_seed(0)
     found = []
     try:

@@ -49,8 +49,13 @@ class Memory:
         return f"{self.total / GIB:.2f} GiB ({parts})"
 
 
-def memory_estimate(config: WorldConfig, arithmetic: str = "bf16", ring: str = "plain", batch: int = 1) -> Memory:
-    """What an engine of that config takes, with static frames of up to `batch` actions. Nothing is allocated."""
+def memory_estimate(
+    config: WorldConfig, arithmetic: str = "bf16", ring: str = "plain", batch: int = 1, kernels: bool = True
+) -> Memory:
+    """What an engine of that config takes, with static frames of up to `batch` actions. Nothing is allocated.
+
+    Without `kernels` a ring in fp8 is read as a copy of all its layers in float32.
+    """
     genie = _on_meta(config)
     dynamics, tokenizer = genie.dynamics, genie.tokenizer
     kind, n_tokens = ARITHMETIC[arithmetic], config.tokenizer.n_tokens
@@ -75,7 +80,11 @@ def memory_estimate(config: WorldConfig, arithmetic: str = "bf16", ring: str = "
     inner, value = d.heads * d.head_dim, kind.itemsize
     # a block's projections, heads, attention and residual; the head's logits and draws; two copies of a layer's past
     work = batch * n_tokens * value * (6 * d.width + 12 * inner) + batch * n_tokens * config.tokenizer.codes * 24
-    work += 2 * n_tokens * inner * (d.window - 1) * max(value, 4 if fp8 else value) * (d.layers if fp8 else batch)
+    work += 2 * d.layers * n_tokens * inner * value  # a frame's keys and values on their way into the ring
+    if fp8 and not kernels:
+        work += 2 * n_tokens * inner * (d.window - 1) * 4 * d.layers
+    else:
+        work += 2 * n_tokens * inner * (d.window - 1) * value * batch
     return Memory(weights, rings, work)
 
 
@@ -113,7 +122,8 @@ def build_random(
     """
     config = preset(world) if isinstance(world, str) else world
     where = find_device(str(device))
-    memory = memory_estimate(config, arithmetic, path.get("ring") or "plain")
+    kernels = where.type == "cuda" and path.get("blocks") not in ("plain", "compiled")
+    memory = memory_estimate(config, arithmetic, path.get("ring") or "plain", kernels=kernels)
     say = progress or log.info
     say(f"{config.name} in {arithmetic} takes {memory} on {where}")
     check_memory(config.name, memory, where)
