@@ -110,10 +110,8 @@ class Keys(nn.Module):
     def infer(self, pictures: Tensor, motions: Tensor) -> Tensor:
         """The likeliest key (B, P) int64 of each tick, given the whole clip."""
         seen = self._seen(self.outcomes(self.bars(pictures, motions)), motions)
-        forward, later = self._forward(seen), [torch.zeros_like(seen[:, 0])]
-        for t in range(motions.shape[1] - 1, 0, -1):
-            later.append(torch.logsumexp(self._move(seen.device) + (seen[:, t] + later[-1])[:, None], -1))
-        return (forward + torch.stack(later[::-1], 1)).argmax(-1)
+        # as keys change alike both ways, what comes after is what comes before of the clip turned round
+        return (self._forward(seen) + self._forward(seen.flip(1)).flip(1) - seen).argmax(-1)
 
     def draw(self, pictures: Tensor, motions: Tensor, uniforms: Tensor) -> Tensor:
         """Keys (B, P) int64 drawn from their posterior by uniform numbers (B, P).
@@ -121,15 +119,18 @@ class Keys(nn.Module):
         Where a fall follows whatever is held, any key may be drawn: who learns from the draws learns that too.
         """
         forward = self._forward(self._seen(self.outcomes(self.bars(pictures, motions)), motions))
-        keys: list[Tensor] = []
-        for t in range(motions.shape[1] - 1, -1, -1):
-            score = forward[:, t]
-            if keys:
-                score = score + self._move(score.device)[:, keys[-1]].T
-            total = score.softmax(-1).cumsum(-1)
-            keys.append(torch.searchsorted(total, uniforms[:, t, None] * total[:, -1:], right=True)[:, 0])
-            keys[-1].clamp_(max=self.keys - 1)
-        return torch.stack(keys[::-1], 1)
+        # what each tick draws for every key that may follow, (B, P, K); after the last tick none follows
+        score = forward[:, :, None, :] + self._move(forward.device).T
+        score = torch.cat((score[:, :-1], forward[:, -1:, None].expand_as(score[:, -1:])), 1)
+        total = score.softmax(-1).cumsum(-1)
+        least = uniforms[:, :, None, None] * total[..., -1:]
+        drawn = (total <= least).sum(-1).clamp(max=self.keys - 1)
+        # the course of keys: these maps applied one after the other, from the last tick on
+        span = 1
+        while span < drawn.shape[1]:
+            drawn = torch.cat((drawn[:, :-span].gather(-1, drawn[:, span:]), drawn[:, -span:]), 1)
+            span *= 2
+        return drawn[..., 0]
 
     def lead(self, pictures: Tensor, motions: Tensor, keys: Tensor) -> Tensor:
         """The likeliest motion (B, P) int64 of each tick under `keys` (B, P), after the true past."""
@@ -142,13 +143,35 @@ class Keys(nn.Module):
         return outcomes.gather(-1, index)[..., 0]
 
     def _forward(self, seen: Tensor) -> Tensor:
-        """(B, P, K): log-probability of each key and all motions up to a tick."""
-        found = [seen[:, 0] - math.log(self.keys)]
-        for t in range(1, seen.shape[1]):
-            found.append(torch.logsumexp(found[-1][:, :, None] + self._move(seen.device), 1) + seen[:, t])
-        return torch.stack(found, 1)
+        """(B, P, K): log-probability of each key and all motions up to a tick.
+
+        Products of (K, K) matrices, all of them at once in log2(P) rounds (Hillis and Steele 1986): tick by tick it
+        would be hundreds of launches on a GPU. Each is divided by its largest number, whose logarithm is kept apart.
+        """
+        with torch.autocast(seen.device.type, enabled=False):
+            return _scanned(seen.float(), self._move(seen.device).exp())
 
     def _move(self, device: torch.device) -> Tensor:
         """(K, K) log-probability of the next key after each."""
         other = math.log((1 - STICK) / (self.keys - 1))
         return torch.full((self.keys, self.keys), other, device=device).fill_diagonal_(math.log(STICK))
+
+
+def _scanned(seen: Tensor, move: Tensor) -> Tensor:
+    """See `Keys._forward`; move (K, K) holds the chances of the next key."""
+    most = seen.detach().amax(-1, keepdim=True)  # (B, P, 1)
+    likely = (seen - most).exp()
+    steps = move * likely[:, 1:, None]  # (B, P - 1, K, K)
+    scale = most[:, 1:]
+    span = 1
+    while span < steps.shape[1]:
+        product = steps[:, :-span] @ steps[:, span:]
+        largest = product.detach().amax((-2, -1), keepdim=True)
+        added = scale[:, :-span] + scale[:, span:] + largest[..., 0].log()
+        steps = torch.cat((steps[:, :span], product / largest), 1)
+        scale = torch.cat((scale[:, :span], added), 1)
+        span *= 2
+    first = likely[:, :1] / len(move)
+    found = torch.cat((first, (first[:, :, None] @ steps)[:, :, 0]), 1)
+    scale = most[:, :1] + torch.cat((torch.zeros_like(most[:, :1]), scale), 1)
+    return found.clamp_min(1e-37).log() + scale

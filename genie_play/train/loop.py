@@ -183,7 +183,7 @@ class Trainer:
         """Set the steps of a stage that has not begun by the minutes it may take, from the measured time of a step."""
         if not self.run.plan or self.run.steps or self.begun or self.stage.name in plan.read(self.run.out).steps:
             return
-        if plan.share(self.stage.name) * self.run.plan >= COMPILE_MINUTES:
+        if self._compiling_pays():
             self._compile()
         seconds = self.seconds_a_step()
         steps = plan.add(self.run.out, self.run.plan, self.stage.name, seconds)
@@ -279,17 +279,18 @@ class Trainer:
         """The mean time of a step over the whole of the stage, measured; weights and all else are as they were."""
         self.genie.train()
         kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
-        batch = self._clips()
+        clips = torch.from_numpy(self.source.batch(0, *self._clips()))
+        begin = time.perf_counter()
+        self.source.batch(1, *self._clips())
+        # others make batches meanwhile
+        made = 0.0 if self._workers() else time.perf_counter() - begin
         spent = 0.0
         for timed in (False, True):  # what is compiled or allocated once must not count
             for tenth in range(1, 10, 2):
                 self.step = tenth * self.config.steps // 10
                 begin = time.perf_counter()
-                clips = self.source.batch(tenth, *batch)
-                # others make batches meanwhile
-                begin = time.perf_counter() if self._workers() else begin
-                float(self.learn(torch.from_numpy(clips))["loss"])
-                spent += (time.perf_counter() - begin) * timed
+                float(self.learn(clips)["loss"])
+                spent += (time.perf_counter() - begin + made) * timed
         self.check()
         self.step = 0
         for learner, state in zip(self.learners, kept, strict=True):
@@ -338,10 +339,15 @@ class Trainer:
 
     def _get_ready(self) -> None:
         self.genie.train()
-        if self.config.steps >= COMPILE_FROM:
+        if self._compiling_pays():
             self._compile()
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # all steps have the same shapes
+
+    def _compiling_pays(self) -> bool:
+        if self.run.plan and not self.run.steps:
+            return plan.share(self.stage.name) * self.run.plan >= COMPILE_MINUTES
+        return self.config.steps >= COMPILE_FROM
 
     def _workers(self) -> int:
         """How many processes make batches; a short run ends before they have begun."""
@@ -378,7 +384,12 @@ class Trainer:
         genie = self.genie
         motion = getattr(genie.actions.form, "motion", None)
         # the blocks of a model are alike: what is compiled for one serves all (measured: a third of the time)
-        for module in (genie.tokenizer.encoder, genie.tokenizer.decoder, *genie.dynamics.blocks, motion):
+        modules = [genie.tokenizer.encoder, genie.tokenizer.decoder, *genie.dynamics.blocks, motion]
+        if self.device.type == "cuda":
+            # what only looks on is quick there as it is, and compiling costs time that is lent
+            learning = {part for learner in self.learners for part in learner.modules()}
+            modules = [module for module in modules if module in learning]
+        for module in modules:
             if module is not None:
                 module.compile(dynamic=False)
 
