@@ -175,3 +175,14 @@ def test_damage_has_its_message_and_writes_nothing(cut, tmp_path):
     with pytest.raises(CheckpointError, match="no world in"):
         pieces.pack(tmp_path, bad)
     assert not into.exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1001])
+def test_bytes_come_back_as_they_were(size):
+    data = torch.randn(size).bfloat16().view(torch.uint8).numpy().tobytes()[:size]
+    assert pieces._spread(pieces._squeeze(data), size) == data
+
+
+def test_weights_in_bfloat16_take_less_room():
+    data = (torch.randn(100_000) * 0.02).bfloat16().view(torch.uint8).numpy().tobytes()
+    assert len(pieces._squeeze(data)) < 0.72 * len(data)

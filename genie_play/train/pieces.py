@@ -3,6 +3,9 @@
 Packed are the world (averaged weights, bfloat16), the raw weights of each stage in training (bfloat16; codebooks and
 counters as they are), the plan, the gates and the metrics. Optimisers stay behind: they are four times the weights, and
 warm up again. All of it is one stream of bytes, cut; `pieces.json` says what is where and its hashes. No pickle.
+
+Of a bfloat16 number the byte with sign and exponent says little: a Huffman code of these bytes leaves two thirds of the
+whole, in a tenth of a second, where zlib's own search leaves more and takes longer (measured).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from genie_play.train.loop import META, raw_file, world_file
 from genie_play.types import CheckpointError
 
 MANIFEST = "pieces.json"
+VERSION = 2
 LARGEST = 16 << 20  # bytes of a piece
 WORLD = "world"  # its name among the packed files: the file bears the folder's name, which may change
 BESIDE = (plan.FILE, "gates.json", "metrics.jsonl")
@@ -43,10 +48,12 @@ def pack(out: Path, into: Path, largest: int = LARGEST) -> list[Path]:
     files = {WORLD: world_file(out).read_bytes()}
     files |= {f"{path.stem.removesuffix('.raw')}.raw": raw for path in states(out) if (raw := raw_weights(path))}
     files |= {name: (out / name).read_bytes() for name in BESIDE if (out / name).exists()}
-    stream, table, offset = b"".join(files.values()), [], 0
+    packed = {name: _squeeze(data) for name, data in files.items()}
+    stream, table, offset = b"".join(packed.values()), [], 0
     for name, data in files.items():
-        table.append({"name": name, "offset": offset, "bytes": len(data), "sha256": _hash(data)})
-        offset += len(data)
+        there = {"offset": offset, "packed": len(packed[name])}
+        table.append({"name": name, **there, "bytes": len(data), "sha256": _hash(data)})
+        offset += len(packed[name])
     paths.writable(into)
     pieces = []
     for number, start in enumerate(range(0, len(stream), largest)):
@@ -56,7 +63,7 @@ def pack(out: Path, into: Path, largest: int = LARGEST) -> list[Path]:
         if not (into / name).exists():
             checkpoint.atomic_write(into / name, piece)
         pieces.append({"name": name, "bytes": len(piece), "sha256": _hash(piece)})
-    manifest = json.dumps({"genie_play_pieces": 1, "files": table, "pieces": pieces}, indent=1) + "\n"
+    manifest = json.dumps({"genie_play_pieces": VERSION, "files": table, "pieces": pieces}, indent=1) + "\n"
     checkpoint.atomic_write(into / MANIFEST, manifest.encode())
     known = {piece["name"] for piece in pieces}
     for old in into.glob("piece-*.bin"):
@@ -114,18 +121,18 @@ def _read(folder: Path) -> dict[str, bytes]:
     manifest = folder / MANIFEST
     try:
         table: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        if table["genie_play_pieces"] != 1:
+        if table["genie_play_pieces"] != VERSION:
             raise CheckpointError(f"{manifest} is of a version that this program does not know; update it")
         stream = b"".join(_piece(folder, str(piece["name"]), piece["sha256"]) for piece in table["pieces"])
         files = {}
         for file in table["files"]:
-            data = stream[file["offset"] : file["offset"] + file["bytes"]]
+            data = _spread(stream[file["offset"] : file["offset"] + file["packed"]], file["bytes"])
             if _hash(data) != file["sha256"]:
                 raise CheckpointError(f"{file['name']} in {folder} is damaged; copy the pieces again")
             files[str(file["name"])] = data
     except FileNotFoundError:
         raise CheckpointError(f"there is no {MANIFEST} in {folder}; name a folder that `train --report` left") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, zlib.error):
         raise CheckpointError(f"{manifest} cannot be read; copy the pieces again") from None
     return files
 
@@ -138,6 +145,19 @@ def _piece(folder: Path, name: str, sha256: str) -> bytes:
     if _hash(data) != sha256:
         raise CheckpointError(f"{path} is damaged; copy it again")
     return data
+
+
+def _squeeze(data: bytes) -> bytes:
+    """Every other byte as it is, then the rest in a Huffman code."""
+    code = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    return data[::2] + code.compress(data[1::2]) + code.flush()
+
+
+def _spread(packed: bytes, size: int) -> bytes:
+    """Undo `_squeeze` of `size` bytes."""
+    half, data = (size + 1) // 2, bytearray(size)
+    data[::2], data[1::2] = packed[:half], zlib.decompress(packed[half:])
+    return bytes(data)
 
 
 def _hash(data: bytes) -> str:
