@@ -127,6 +127,11 @@ def test_codes_are_named_by_what_they_do_and_a_world_that_always_scrolls_does_no
     assert [label.name for label in labels[:6]] == ["idle", "left", "right", "up", "down", "jump-right"]
     assert labels[1].confidence == 1.0
     assert (labels[1].dx, labels[1].dy) == (-4.0, 0.0)
+    changed = np.full((50, 8), 9.0)
+    changed[:, 6] = 1.0  # of the three that stand still the two others duck
+    assert [label.name for label in name_codes(moves, None, changed)] == [
+        "other", "left", "right", "up", "down", "jump-right", "idle", "other",
+    ]  # fmt: skip
     scrolls = np.tile([4.0, 0.0], (50, 8, 1))
     assert all(label.confidence == 0 for label in name_codes(scrolls))
 

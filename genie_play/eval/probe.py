@@ -35,6 +35,7 @@ class Probe:
     idle: int
     moved: NDArray[np.float64]  # (P, A, 2) pixels a tick, right and down, over TICKS
     lands: dict[int, float]  # of codes that lead upward: share of prompts in which they rose and came down
+    changed: NDArray[np.float64]  # (P, A) grey levels between the start and the frames of a hold, the mean over TICKS
     frames: tuple[Pictures, ...]  # by code (P, TICKS + 1, H, W, 3); JUMP + 1 of codes that lead upward
 
     @property
@@ -96,29 +97,30 @@ def motion(frames: Pictures) -> NDArray[np.float64]:
 def probe(subject: Subject, start: Pictures, draw: int = 0) -> Probe:
     """Hold every code from standing starts (P, H, W, 3) and name it."""
     tile = 8 * subject.picture_size[0] / 64
-    moved = np.zeros((len(start), N_ACTIONS, 2))
+    moved, changed = np.zeros((len(start), N_ACTIONS, 2)), np.zeros((len(start), N_ACTIONS))
     shown: list[Pictures] = []
     lands: dict[int, float] = {}
     for code in range(N_ACTIONS):
         frames = hold(subject, start, code, TICKS, SEED + draw)
         moved[:, code] = motion(frames).mean(1)
+        changed[:, code] = np.abs(frames[:, 1:].astype(np.float32) - frames[:, :1]).mean((1, 2, 3, 4))
         if np.median(moved[:, code, 1]) <= -tile / 4:
             frames = hold(subject, start, code, JUMP, SEED + draw)
             _, back = measures.comes_down(motion(frames)[..., 1], tile / 2)
             lands[code] = float(back.mean())
         shown.append(frames)
-    labels = name_codes(moved, lands)
-    return Probe(labels, least(labels), moved, lands, tuple(shown))
+    labels = name_codes(moved, lands, changed)
+    return Probe(labels, least(labels), moved, lands, changed, tuple(shown))
 
 
 def together(probes: Sequence[Probe]) -> Probe:
     """Several probes as one of all their prompts; the frames are those of the first."""
-    moved = np.concatenate([one.moved for one in probes])
+    moved, changed = (np.concatenate([getattr(one, name) for one in probes]) for name in ("moved", "changed"))
     codes = sorted({code for one in probes for code in one.lands})
     # a draw in which a code did not lead upward counts as one in which it never came down
     share = {code: sum(len(one.moved) * one.lands.get(code, 0.0) for one in probes) / len(moved) for code in codes}
-    labels = name_codes(moved, share)
-    return Probe(labels, least(labels), moved, share, probes[0].frames)
+    labels = name_codes(moved, share, changed)
+    return Probe(labels, least(labels), moved, share, changed, probes[0].frames)
 
 
 def least(labels: tuple[Label, ...]) -> int:
@@ -126,17 +128,21 @@ def least(labels: tuple[Label, ...]) -> int:
     return min(labels, key=lambda label: (label.name != "idle", abs(label.dx) + abs(label.dy))).code
 
 
-def name_codes(moved: NDArray[np.float64], lands: dict[int, float] | None = None) -> tuple[Label, ...]:
+def name_codes(
+    moved: NDArray[np.float64], lands: dict[int, float] | None = None, changed: NDArray[np.float64] | None = None
+) -> tuple[Label, ...]:
     """Name each code by its displacement (P, A, 2), less the mean over codes in the same prompt.
 
     Confidence is the share of prompts in which the direction is that of the name; of codes that stand still, the share
-    in which nothing moves. Of these the stillest is idle and the others are `other`. `lands`: see Probe.
+    in which nothing moves. Of these the one that changes least of the picture is idle (ducking moves nothing
+    either), or the stillest where that is not known, and the others are `other`. `lands`, `changed`: see Probe.
     """
     lands = lands or {}
     relative = moved - moved.mean(1, keepdims=True)
     mean, own = np.median(relative, 0), np.median(moved, 0)
     still = (np.abs(moved).sum(-1) < 1).mean(0)
-    idle = int(still.argmax()) if still.max() >= 0.5 else -1
+    calm = still if changed is None else np.where(still >= 0.5, 1.0 - np.median(changed, 0) / 256.0, -1.0)
+    idle = int(calm.argmax()) if still.max() >= 0.5 else -1
     labels = []
     for code in range(moved.shape[1]):
         dx, dy = (float(v) for v in own[code])
