@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from genie_play import checkpoint
+from genie_play import checkpoint, paths
+from genie_play.config import preset, to_dict
 from genie_play.data.clips import PlatformerSource
 from genie_play.train import loop, pieces, stages
 from genie_play.types import CheckpointError
@@ -186,3 +187,14 @@ def test_bytes_come_back_as_they_were(size):
 def test_weights_in_bfloat16_take_less_room():
     data = (torch.randn(100_000) * 0.02).bfloat16().view(torch.uint8).numpy().tobytes()
     assert len(pieces._squeeze(data)) < 0.72 * len(data)
+
+
+def test_the_run_that_is_kept_can_be_gone_on_with(tmp_path):
+    assert pieces.unpack(paths.models() / "pocket", tmp_path / "pocket")
+    header = checkpoint.read(loop.world_file(tmp_path / "pocket"))
+    assert to_dict(header.world) == to_dict(preset("pocket"))
+    assert {"tokenizer", "actions", "actions.keys", "dynamics"} <= set(header.stages)
+    for stage in ("actions", "keys"):  # through: their steps are those of the plan beside the world
+        run = loop.Run(tmp_path / "pocket", "pocket", "platformer", device="cpu")
+        trainer = loop.Trainer(stages.STAGES[stage], run)
+        assert trainer.step == trainer.config.steps
