@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from genie_play import checkpoint, cli
@@ -189,6 +190,27 @@ def test_measuring_a_step_changes_nothing(tmp_path):
         trainer.genie.train()
         made.append([float(trainer.take_step()["loss"]) for _ in range(3)])
     assert made[0] == made[1]
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(tmp_path, monkeypatch, caplog):
+    def fails(*_):
+        raise RuntimeError("this index is not comparable\nand more")
+
+    def compile_in_place(module, **_):
+        module._compiled_call_impl = fails
+
+    monkeypatch.setattr(loop.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_place)
+    monkeypatch.setattr(loop, "COMPILE_MINUTES", 0.0)
+    made = loop.Run(tmp_path, "tiny", "platformer-calm", plan=0.1)
+    trainer = loop.Trainer(stages.STAGES["tokenizer"], made)
+    before = {name: value.clone() for name, value in trainer.genie.state_dict().items()}
+    trainer.plan()
+    assert plan.read(made.out).steps["tokenizer"] >= plan.FEWEST
+    assert "runs uncompiled, which is slower: RuntimeError: this index is not comparable" in caplog.text
+    assert all(torch.equal(value, before[name]) for name, value in trainer.genie.state_dict().items())
+    trainer.genie.train()
+    assert trainer.take_step()["loss"] > 0
 
 
 @pytest.mark.slow
