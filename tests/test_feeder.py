@@ -82,6 +82,8 @@ def test_sizes_of_pools():
             # frames that go in, against frames that are taken
             assert clips * frames / (pool.fresh * pool.length) == REUSE
     assert pool_for(10, 64, 8, False).clips >= 64  # no clip twice in a batch
+    some = pool_for(512, 64, 40, False, seen=8)  # of each clip of 40 a batch looks at 8
+    assert 64 * 8 / (some.fresh * some.length) == pytest.approx(REUSE, rel=0.1)
 
 
 @pytest.mark.gpu

@@ -66,6 +66,16 @@ def test_time_that_is_up_is_said(tmp_path, capsys):
     assert "products: 1 not measured" in capsys.readouterr().out
 
 
+def test_sizes_are_measured_in_the_order_asked(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(gpu_parts, "_one_large", lambda run, world, *_: seen.append(world.name))
+    run = gpu_parts.Run(CPU, False, 60.0, sizes=("11b", "404m"))
+    gpu_parts.large_fp8(run)
+    assert seen == ["genie-11b", "genie-404m"]
+    with pytest.raises(SystemExit):
+        gpu_check.main(["--out", str(tmp_path), "--sizes", "12b"])
+
+
 def test_a_part_that_dies_costs_the_others_nothing(tmp_path):
     code = "import sys; sys.modules['triton'] = None; from genie_play.eval import gpu_parts as p, gpu_check as g; "
     code += f"sys.exit(g.main(['--out', {str(tmp_path)!r}, '--device', 'nowhere', '--only', 'gaps', 'ceilings']))"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,3 +98,15 @@ def test_draws_follow_the_posterior_and_their_numbers(learned):
     assert drawn.amax(-1).mean() > 0.5
     same = [learned.draw(pictures, motions, torch.full((3, 8), 0.3)) for _ in range(2)]
     assert torch.equal(*same)
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3, 15, 47])
+@pytest.mark.parametrize("amp", [False, True])
+def test_all_ticks_at_once_are_what_tick_by_tick_gives(ticks, amp):
+    model, generator = Keys(4, 5, 24), torch.Generator().manual_seed(ticks)
+    seen = 5 * torch.randn(6, ticks, 4, generator=generator)
+    move, found = model._move(seen.device), [seen[:, 0] - math.log(4)]
+    for t in range(1, ticks):
+        found.append(torch.logsumexp(found[-1][:, :, None] + move, 1) + seen[:, t])
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        assert torch.allclose(model._forward(seen), torch.stack(found, 1), rtol=1e-5, atol=1e-4)

@@ -101,6 +101,10 @@ def test_memory_is_what_is_held(arithmetic, ring):
     if ring == "fp8":
         assert estimate.rings < large.memory_estimate(config, arithmetic).rings
     assert estimate.total > estimate.weights + estimate.rings
+    if ring == "fp8":  # plain blocks read a copy of all its layers
+        copied = large.memory_estimate(config, arithmetic, ring, kernels=False)
+        assert copied.work > estimate.work
+        assert (copied.weights, copied.rings) == (estimate.weights, estimate.rings)
     assert "GiB" in str(estimate)
 
 

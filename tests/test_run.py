@@ -192,22 +192,34 @@ def test_measuring_a_step_changes_nothing(tmp_path):
     assert made[0] == made[1]
 
 
-def test_what_cannot_be_compiled_runs_as_it_is(tmp_path, monkeypatch, caplog):
-    def fails(*_):
-        raise RuntimeError("this index is not comparable\nand more")
+@pytest.mark.parametrize("planned", [True, False])
+def test_what_cannot_be_compiled_runs_as_it_is(tmp_path, monkeypatch, caplog, planned):
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            raise RuntimeError("this index is not comparable\nand more")
 
     def compile_in_place(module, **_):
-        module._compiled_call_impl = fails
+        module._compiled_call_impl = lambda *given: Fails.apply(module._call_impl(*given))
 
     monkeypatch.setattr(loop.shutil, "which", lambda name: name)
     monkeypatch.setattr(torch.nn.Module, "compile", compile_in_place)
     monkeypatch.setattr(loop, "COMPILE_MINUTES", 0.0)
-    made = loop.Run(tmp_path, "tiny", "platformer-calm", plan=0.1)
-    trainer = loop.Trainer(stages.STAGES["tokenizer"], made)
+    monkeypatch.setattr(loop, "COMPILE_FROM", 0)
+    trainer = loop.Trainer(
+        stages.STAGES["tokenizer"], loop.Run(tmp_path, "tiny", "platformer-calm", plan=0.1 if planned else None)
+    )
     before = {name: value.clone() for name, value in trainer.genie.state_dict().items()}
-    trainer.plan()
-    assert plan.read(made.out).steps["tokenizer"] >= plan.FEWEST
-    assert "runs uncompiled, which is slower: RuntimeError: this index is not comparable" in caplog.text
+    if planned:
+        trainer.plan()
+        assert plan.read(tmp_path).steps["tokenizer"] >= plan.FEWEST
+    else:
+        trainer._get_ready()
+    assert "tokenizer runs uncompiled, which is slower: RuntimeError: this index is not comparable" in caplog.text
     assert all(torch.equal(value, before[name]) for name, value in trainer.genie.state_dict().items())
     trainer.genie.train()
     assert trainer.take_step()["loss"] > 0

@@ -34,7 +34,7 @@ class FixedRing:
     """Keys and values of the last W - 1 frames of one network, all layers, at addresses that never change.
 
     `write` is what a captured frame does, `advance` tells the host of it; `commit` is both. `past(first=True)` is what
-    the first frame after a clear reads. `quantise` makes rows of a ring in fp8; kernels do it in a tenth of the passes.
+    the first frame after a clear reads. `quantise` makes the rows of a ring in fp8; a kernel does it in one pass.
     """
 
     def __init__(

@@ -214,6 +214,8 @@ def frames(run: Run) -> None:
         "eager": {"frame": "eager"},
         "uncaptured, fused": {"frame": "static", "blocks": "fused"},
     }
+    if run.device.type == "cuda":
+        ways["graph, compiled"] = {"frame": "graph", "blocks": "compiled"}
     steps = 2 if run.quick else 8
 
     def one(label: str, world: Any, way: dict[str, Any]) -> None:
@@ -224,28 +226,21 @@ def frames(run: Run) -> None:
         engine.close()
         run.add(label, found["frame_ms"], "ms a frame", start_s=round(built, 1), **found)
 
-    # what play uses comes first, for every world
-    for way in ways:
-        cases = {
-            f"{name}: {way}": lambda n=name, w=world, k=way: one(f"{n}: {k}", w, ways[k])
+    def made(names: list[str]) -> dict[str, Callable[[], None]]:
+        return {
+            f"{name}: {way}": lambda n=name, w=world, k=way: one(f"{n}: {k}", w, ways[k])  # type: ignore[misc]
+            for way in names
             for name, world in worlds.items()
         }
-        for _ in run.each(cases):  # type: ignore[arg-type]
-            _forget(run)
-        if way == "graph, fused":
-            again = {
-                f"{name}: recompute": lambda n=name, w=world: _recompute(run, n, w, steps)
-                for name, world in worlds.items()
-            }
-            for _ in run.each(again):  # type: ignore[arg-type]
-                _forget(run)
-    if run.device.type == "cuda":
-        # what takes longest to compile comes last
-        last = {"frame": "graph", "blocks": "compiled"}
-        names = {f"{name}: graph, compiled": world for name, world in reversed(worlds.items())}
-        slow: Any = {name: lambda n=name, w=world: one(n, w, last) for name, world in names.items()}
-        for _ in run.each(slow):
-            _forget(run)
+
+    again: dict[str, Callable[[], None]] = {
+        f"{name}: recompute": lambda n=name, w=world: _recompute(run, n, w, steps)  # type: ignore[misc]
+        for name, world in worlds.items()
+    }
+    # what play uses comes first, for every world; what takes longest to compile comes last
+    first, *others = ways
+    for _ in run.each(made([first]) | again | made(others)):
+        _forget(run)
 
 
 def _frame_times(engine: GenieEngine, run: Run) -> dict[str, float]:
@@ -304,7 +299,7 @@ def large_fp8(run: Run) -> None:
 
 
 def _large(run: Run, arithmetic: str, more: dict[str, Any]) -> None:
-    # the smallest first: what is dropped where time is short is the largest
+    # the smallest first unless asked for otherwise: what is dropped where time is short is the largest
     worlds = [_shrunk()] if run.quick else [preset(f"genie-{size}") for size in run.sizes]
     for world in worlds:
         label = f"{world.name} {arithmetic}"

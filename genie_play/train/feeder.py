@@ -23,7 +23,7 @@ from torch import Tensor
 from genie_play.data.clips import Clips, Source
 from genie_play.data.feed import Ahead
 
-POOL = 512  # clips on a GPU unless told otherwise; 1,024 take nine seconds to fill on sixteen cores (measured)
+POOL = 512  # clips on a GPU unless told otherwise; each stage waits until they are made
 LENGTH = 16  # frames of a clip in the pool, at least: to start a game costs more than to play on
 REUSE = 2  # times that a frame in the pool is seen, on average
 

@@ -163,7 +163,6 @@ class Trainer:
         self._feeder: Feeder | None = None
         self._drawn = torch.Generator(self.device)
         self.compiled = False
-        self._compiled: list[nn.Module] = []
         self.amp = self.device.type == "cuda" or fast_bfloat16()
         self.source: Source = open_source(run.source, self.world.size, run.seed)
         self._resume()
@@ -186,16 +185,7 @@ class Trainer:
             return
         if self._compiling_pays():
             self._compile()
-        try:
-            seconds = self.seconds_a_step()
-        except Exception as error:
-            if not self._compiled:
-                raise
-            # whatever a compiler raises, a machine that is lent should not stand still for it
-            reason = str(error).strip().partition("\n")[0]
-            log.warning("%s runs uncompiled, which is slower: %s: %s", self.stage.name, type(error).__name__, reason)
-            self._leave_uncompiled()
-            seconds = self.seconds_a_step()
+        seconds = self.seconds_a_step()
         steps = plan.add(self.run.out, self.run.plan, self.stage.name, seconds)
         self.config = replace(self.config, steps=steps)
         log.warning("%s: %.1f ms a step, so %d steps", self.stage.name, 1000 * seconds, steps)
@@ -256,9 +246,7 @@ class Trainer:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            frames = self._apart(frames).to(self.device).float() / 255
-            outcome: Outcome = self.stage.loss(self.genie, frames, self._step())
+        outcome = self._outcome(frames)
         outcome.loss.backward()
         parameters = [p for learner in self.learners for p in learner.parameters()]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -275,6 +263,11 @@ class Trainer:
         self._average()
         self.step += 1
         return {"loss": loss, "norm": norm, "rate": rate, **outcome.watch}
+
+    def _outcome(self, frames: Tensor) -> Outcome:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            frames = self._apart(frames).to(self.device).float() / 255
+            return self.stage.loss(self.genie, frames, self._step())
 
     def check(self) -> None:
         """GenieError names the first step whose loss was not a number, if there was one."""
@@ -295,21 +288,17 @@ class Trainer:
         # others make batches meanwhile
         made = 0.0 if self._workers() else time.perf_counter() - begin
         spent = 0.0
-        try:
-            for timed in (False, True):  # what is compiled or allocated once must not count
-                for tenth in range(1, 10, 2):
-                    self.step = tenth * self.config.steps // 10
-                    begin = time.perf_counter()
-                    float(self.learn(clips)["loss"])
-                    spent += (time.perf_counter() - begin + made) * timed
-            self.check()
-        finally:
-            self.step = 0
-            for learner, state in zip(self.learners, kept, strict=True):
-                learner.load_state_dict(state)
-                learner.zero_grad(set_to_none=True)
-            self.average = [copy.deepcopy(learner).requires_grad_(False) for learner in self.learners]
-            self.optimisers = make_optimisers(self.learners, self.config)
+        for timed in (False, True):  # what is compiled or allocated once must not count
+            for tenth in range(1, 10, 2):
+                self.step = tenth * self.config.steps // 10
+                begin = time.perf_counter()
+                float(self.learn(clips)["loss"])
+                spent += (time.perf_counter() - begin + made) * timed
+        self.check()
+        self.step = 0
+        self._put_back(kept)
+        self.average = [copy.deepcopy(learner).requires_grad_(False) for learner in self.learners]
+        self.optimisers = make_optimisers(self.learners, self.config)
         return spent / 5
 
     def close(self) -> None:
@@ -392,8 +381,6 @@ class Trainer:
         if self.device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
             log.info("no C++ compiler: training runs uncompiled, about half as fast")
             return
-        # what the compiler cannot do runs as it is, and is said
-        torch._dynamo.config.suppress_errors = True
         genie = self.genie
         motion = getattr(genie.actions.form, "motion", None)
         # the blocks of a model are alike: what is compiled for one serves all (measured: a third of the time)
@@ -402,15 +389,32 @@ class Trainer:
             # what only looks on is quick there as it is, and compiling costs time that is lent
             learning = {part for learner in self.learners for part in learner.modules()}
             modules = [module for module in modules if module in learning]
+        modules = [module for module in modules if module is not None]
         for module in modules:
-            if module is not None:
-                module.compile(dynamic=False)
-                self._compiled.append(module)
+            module.compile(dynamic=False)
+        try:
+            self._try()
+        except Exception as error:
+            # whatever a compiler raises; where it is not the compiler's fault the first step says so again
+            for module in modules:
+                module._compiled_call_impl = None
+            reason = str(error).strip().partition("\n")[0]
+            log.warning("%s runs uncompiled, which is slower: %s: %s", self.stage.name, type(error).__name__, reason)
 
-    def _leave_uncompiled(self) -> None:
-        for module in self._compiled:
-            module._compiled_call_impl = None
-        self._compiled.clear()
+    def _try(self) -> None:
+        """A loss and its gradient, of which nothing stays."""
+        self.genie.train()
+        kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
+        clips = torch.from_numpy(self.source.batch(0, *self._clips()))
+        try:
+            self._outcome(clips).loss.backward()
+        finally:
+            self._put_back(kept)
+
+    def _put_back(self, kept: list[dict[str, Any]]) -> None:
+        for learner, state in zip(self.learners, kept, strict=True):
+            learner.load_state_dict(state)
+            learner.zero_grad(set_to_none=True)
 
     def _averaged(self) -> tuple[Genie, dict[str, Any]]:
         """The world with the averaged weights of this stage, and the other stages of its file.
