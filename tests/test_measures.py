@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from genie_play.data.clips import PlatformerSource
+from genie_play.data.levels import KINDS
 from genie_play.data.platformer import with_truth
 from genie_play.eval import measures
 from genie_play.eval.probe import name_codes
@@ -110,6 +111,30 @@ def test_detector_tells_scenes_with_an_avatar_from_scenes_without():
     detector = measures.train_detector(frames[:120], masks[:120], steps=150)
     assert detector.present(frames[120:]).mean() > 0.8
     assert detector.present(np.roll(frames[120:], 14, 2)).mean() < 0.25
+
+
+def test_codes_say_what_they_stand_for():
+    kinds = np.zeros((2, 4, 6), np.uint8)
+    kinds[:, :2, :2], kinds[:, 2:, 4:], kinds[1, 0, 2] = 1, 4, 5
+    tokens = np.array([[7, 0, 0, 0, 0, 2], [7, 3, 0, 0, 0, 2]])
+    said = measures.kinds_of_codes(tokens, kinds, 9, (2, 3), 2)
+    assert said.shape == (9, len(KINDS))
+    assert np.allclose(said.sum(1), 1)
+    assert said[7, 1] == said[2, 4] == said[0, 0] == 1
+    assert said[3].tolist() == [0.75, 0, 0, 0, 0, 0.25]
+    everywhere = np.bincount(kinds.ravel(), minlength=len(KINDS)) / kinds.size
+    assert np.allclose(said[[1, 4, 5, 6, 8]], everywhere)
+    # a picture that is not whole patches high ends with its last row
+    assert measures.kinds_of_codes(tokens, kinds[:, :3], 9, (2, 3), 2)[2, 4] == 1
+
+
+def test_what_is_off_is_what_is_there_and_too_much_or_too_little():
+    real = np.array([0.6, 0.3, 0.05, 0.001])
+    worst, times = measures.off(np.array([0.6, 0.2, 0.15, 0.01]), real, 0.01)
+    assert np.allclose(times, [1, 2 / 3, 3, 10])
+    assert np.isclose(worst, 3)
+    assert np.isclose(measures.off(np.array([0.7, 0.3, 0.01, 0.0]), real, 0.01)[0], 5)
+    assert measures.off(real, real, 0.01)[0] == 1
 
 
 def test_edge_energy_falls_with_blur():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,29 @@ def _whole(tiles: np.ndarray, ladders: np.ndarray) -> bool:
     rows = ladders[ladders[:, 1] == col, 0]
     ends = tiles[rows[0] - 1, col] == levels.LADDER_TOP and levels.SOLID[tiles[rows[-1] + 1, col]]
     return bool(ends and len(rows) == rows[-1] - rows[0] + 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (90, 160)])
+def test_kinds_are_those_of_the_tiles_in_view(size):
+    """Where a tile is taken out of the level its pixels are open, and no others change."""
+    game = PlatformerSource(size, 3, "train", {"flat": 1.0}, 8).games(0, 12)[0]
+    before, picture = game.kinds(), game.render()
+    assert set(np.unique(before)) == set(range(len(levels.KINDS)))
+    for kind, codes in (
+        (4, (levels.LADDER, levels.LADDER_TOP)),
+        (5, (levels.COIN,)),
+        (2, (levels.CRATE, levels.BRICK)),
+    ):
+        state = game.state()
+        tiles = state.tiles.copy()
+        tiles[np.isin(tiles, codes)] = levels.EMPTY
+        game.load(replace(state, tiles=tiles))
+        assert (game.kinds() == np.where(before == kind, 0, before)).all()
+        changed = (game.render() != picture).any(-1)
+        gone = before == kind
+        assert changed[gone].mean() > 0.2
+        assert not changed[~gone].any()
+        game.load(state)
 
 
 def test_ladders_ledges_and_coins():

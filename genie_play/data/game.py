@@ -278,6 +278,13 @@ class Platformer:
             out[start : start + _AT_ONCE] = page[: len(some)]
         return out
 
+    def kinds(self) -> NDArray[np.uint8]:
+        """Which of `levels.KINDS` each pixel belongs to, whoever stands before it, (B, H, W)."""
+        rows, cols = self.place()
+        inside = np.clip(rows, 0, ROWS - 1)[:, :, None], cols[:, None] % COLS
+        found: NDArray[np.uint8] = levels.KIND[self._state.tiles[(self._games[:, None, None], *inside)]]
+        return found
+
     def mask(self) -> Flags:
         """Where the avatar is in the picture, (B, H, W)."""
         self.wardrobe.need(self.looks)

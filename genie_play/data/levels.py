@@ -36,6 +36,11 @@ SOLID = (_CODES >= GROUND) & (_CODES < LEDGE)
 ONE_WAY = (_CODES >= LEDGE) & (_CODES < LADDER) | (_CODES == LADDER_TOP)
 CLIMB = (_CODES == LADDER) | (_CODES == LADDER_TOP)
 
+KINDS = ("open", "ground", "block", "ledge", "ladder", "coin")  # what a tile is to who plays; plants and such are open
+KIND = np.select(
+    [CLIMB, ONE_WAY, (_CODES == CRATE) | (_CODES == BRICK), SOLID, _CODES == COIN], [4, 3, 2, 1, 5], 0
+).astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class Levels:

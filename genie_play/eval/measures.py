@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from genie_play.data.levels import KINDS
+
 Pictures = NDArray[np.uint8]  # (..., H, W, 3)
 WINDOW = 11  # pixels a side that `ssim` compares at once
 REACH = 10  # largest shift, in pixels, that `displacement` looks for
@@ -164,6 +166,32 @@ def ended(energy: NDArray[np.float64], real: NDArray[np.float64], run: int = 16)
                 first[play] = t - run + 1
                 break
     return first
+
+
+def kinds_of_codes(
+    tokens: NDArray[np.int64], kinds: NDArray[np.uint8], codes: int, grid: tuple[int, int], patch: int
+) -> NDArray[np.float64]:
+    """What each code says of what it stands for: the share of each of `levels.KINDS` in its patches, (V, K).
+
+    `tokens` (n, N) on a grid of patches of that many pixels, `kinds` (n, H, W). A code that is never seen says what all
+    do together.
+    """
+    (rows, columns), (height, width) = grid, kinds.shape[1:]
+    whole = np.pad(kinds, ((0, 0), (0, rows * patch - height), (0, columns * patch - width)), "edge")
+    patches = whole.reshape(-1, rows, patch, columns, patch)
+    share = np.stack([(patches == kind).mean((2, 4)).reshape(-1) for kind in range(len(KINDS))], 1)
+    total = np.zeros((codes, len(KINDS)))
+    np.add.at(total, tokens.reshape(-1), share)
+    seen = np.bincount(tokens.reshape(-1), minlength=codes)[:, None]
+    return np.where(seen > 0, total / np.maximum(seen, 1), share.mean(0))
+
+
+def off(share: NDArray[np.float64], real: NDArray[np.float64], least: float) -> tuple[float, NDArray[np.float64]]:
+    """Of shares (K,) of kinds, how many times too much or too little there is of the one that is farthest off, 1 or
+    more, those below `least` of `real` left out; and of each how many times as much as in `real`, (K,)."""
+    times = share / np.maximum(real, 1e-9)
+    there = np.maximum(times[real >= least], 1e-9)
+    return float(np.maximum(there, 1 / there).max(initial=1.0)), times
 
 
 def apart(futures: NDArray[np.uint8]) -> NDArray[np.float64]:

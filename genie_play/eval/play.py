@@ -7,6 +7,7 @@ beside each figure, as what the measure itself can reach.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from genie_play.data.levels import KINDS
 from genie_play.eval import measures
 from genie_play.eval.probe import JUMP, TICKS, Probe, hold, hold_key, motion, probe, standing
-from genie_play.eval.subject import SEED, Pictures, Subject, grid
+from genie_play.eval.subject import SEED, Codes, Pictures, Subject, encode, grid
 from genie_play.eval.table import Row
 from genie_play.types import N_ACTIONS
 
@@ -24,6 +26,8 @@ HOLD = 40  # ticks of a hold that must not leave the level
 KEPT = 0.35  # of a start's edge energy, in the whole picture and below its middle: less is an empty sky or solid ground
 ALIKE = 2.0  # grey levels: futures that differ by no more are one and the same
 LOOK_EVERY = 50  # steps of long play between looks at its futures
+COUNT_EVERY = 10  # steps of long play between frames whose kinds of land are counted
+RARE = 0.01  # share of real play's pictures from which a kind of land counts
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Free:
     energy: NDArray[np.float64]  # (P, T) edge energy of each frame
     alike: NDArray[np.int64]  # (P,) the first step at which no two held codes differed; T if never
     kept: Pictures  # (P, n, H, W, 3) every so many frames
+    tokens: Codes  # (P, n, N) every COUNT_EVERY frames
 
     def ends(self, real: NDArray[np.float64]) -> NDArray[np.int64]:
         """The step (P,) at which each ended, measured against the edge energy `real` (P,); T if it did not."""
@@ -124,14 +129,18 @@ def free(subject: Subject, draw: int = 0) -> list[Row]:
 
 
 def walks(subject: Subject) -> list[Row]:
-    """Long random play: how many prompts last, and when the others end."""
+    """Long random play: how many prompts last, when the others end, and what their land is made of."""
     count, length = subject.size.walks, subject.size.walk
     game, players = subject.unseen.games(7, count)
     start = game.render()
-    real = [measures.edge_energy(start)]
-    for _ in range(length):
+    real, tokens = [measures.edge_energy(start)], [encode(subject.genie, start[:, None])[:, 0]]
+    recent = deque([start], subject.genie.config.tokenizer.window)
+    for t in range(1, length + 1):
         game.step(players.keys(game))
-        real.append(measures.edge_energy(game.render()))
+        recent.append(game.render())
+        real.append(measures.edge_energy(recent[-1]))
+        if t % COUNT_EVERY == 0:
+            tokens.append(encode(subject.genie, np.stack(recent, 1))[:, -1])
     truth = np.stack(real, 1)
     found = play_on(subject, start, random_codes(count, length, SEED), max(length // 12, 1))
     usual = truth.mean(1)
@@ -143,25 +152,42 @@ def walks(subject: Subject) -> list[Row]:
         f"{length} steps of {count} prompts: {when}; codes alike in {alike}; of real play {(real_ends <= length).sum()}"
     )
     subject.pictures["walks"] = grid(list(found.kept[:10]))
-    return [Row("play", "random play that does not end", 100 * float((ends > length).mean()), "%", beside)]
+    return [
+        Row("play", "random play that does not end", 100 * float((ends > length).mean()), "%", beside),
+        _land(subject, found.tokens, np.stack(tokens, 1)),
+    ]
+
+
+def _land(subject: Subject, made: Codes, real: Codes) -> Row:
+    """What the second half of long play (P, n, N) is made of, against real play from the same starts."""
+    half = real.shape[1] // 2
+    parts = real[:, :half], real[:, half:], made[:, half:]
+    first, second, played = (subject.land[part].mean((0, 1, 2)) for part in parts)
+    worst, times = measures.off(played, second, RARE)
+    usual, _ = measures.off(first, second, RARE)
+    each = ", ".join(f"{KINDS[k]} {times[k]:.2f}" for k in np.flatnonzero(second >= RARE))
+    beside = f"times as much as in real play: {each}; real play's first half against its second: {usual:.2f}"
+    return Row("play", "land of the second half, what is farthest off", worst, "times", beside)
 
 
 def play_on(subject: Subject, start: Pictures, told: torch.Tensor, every: int) -> Free:
     """Play codes (T, P) from pictures (P, H, W, 3); every LOOK_EVERY steps all codes are held for TICKS."""
     batch, length = subject.batch(len(start)), len(told)
     now = batch.begin(start)
-    energy, kept = [measures.edge_energy(now)], [now]
+    energy, kept, tokens = [measures.edge_energy(now)], [now], [batch.tokens]
     alike = np.full(len(start), length + 1)
     for t, codes in enumerate(_bar(told, "long play"), 1):
         now = batch.step(codes, SEED)
         energy.append(measures.edge_energy(now))
         if t % every == 0:
             kept.append(now)
+        if t % COUNT_EVERY == 0:
+            tokens.append(batch.tokens)
         if t % LOOK_EVERY == 0:
             futures = np.stack([batch.peek(code, SEED, TICKS) for code in range(N_ACTIONS)])
             same = measures.apart(futures) <= ALIKE
             alike = np.where(same & (alike > length), t, alike)
-    return Free(np.stack(energy, 1), alike, np.stack(kept, 1))
+    return Free(np.stack(energy, 1), alike, np.stack(kept, 1), torch.stack(tokens, 1).numpy())
 
 
 def random_codes(count: int, length: int, seed: int, held: int = 3) -> torch.Tensor:

@@ -70,6 +70,7 @@ class Batch:
         self.dynamics_ring = Ring(dynamics.cache_shape, dynamics.n_tokens, cross, device, kind, batch)
         self.decoder_ring = Ring(tokenizer.decoder_shape, dynamics.n_tokens, False, device, kind, batch)
         self.look: Look | None = None  # of the pictures that were given last
+        self.tokens = torch.zeros(batch, dynamics.n_tokens, dtype=torch.int64)  # of the last frame
         self.index = 0
 
     def begin(self, pictures: Pictures) -> Pictures:
@@ -86,6 +87,7 @@ class Batch:
         self.dynamics_ring.commit(kept)
         pixels, kept = self.genie.tokenizer.decode_step(tokens, self.decoder_ring.past(), self.look)
         self.decoder_ring.commit(kept)
+        self.tokens = tokens
         self.index += 1
         return to_uint8(pixels)
 
@@ -100,13 +102,13 @@ class Batch:
 
     def peek(self, actions: Tensor | int, seed: int, ticks: int = 1) -> Pictures:
         """What as many steps under `actions` would show last; changes nothing."""
-        rings, index = (self.dynamics_ring, self.decoder_ring), self.index
+        rings, index, tokens = (self.dynamics_ring, self.decoder_ring), self.index, self.tokens
         before = [ring.snapshot() for ring in rings]
         for _ in range(ticks):
             seen = self.step(actions, seed)
         for ring, snapshot in zip(rings, before, strict=True):
             ring.load(snapshot)
-        self.index = index
+        self.index, self.tokens = index, tokens
         return seen
 
     def _told(self, actions: Tensor | int) -> Tensor:
@@ -157,6 +159,19 @@ class Subject:
         beside = np.roll(frames[half:], 14 * frames.shape[2] // 64, 2)
         real, scenery = (100 * float(detector.present(some).mean()) for some in (frames[half:], beside))
         return Sight(detector, real, scenery)
+
+    @cached_property
+    def land(self) -> NDArray[np.float64]:
+        """What each code says of the kinds of tiles that it stands for, (V, K), by real play."""
+        game, players = self.unseen.games(9, 2 * self.size.clips)
+        frames, kinds = [game.render()], [game.kinds()]
+        for _ in range(self.size.frames - 1):
+            game.step(players.keys(game))
+            frames.append(game.render())
+            kinds.append(game.kinds())
+        tokens, config = encode(self.genie, np.stack(frames, 1)), self.genie.config.tokenizer
+        every = np.stack(kinds, 1).reshape(-1, *self.picture_size)
+        return measures.kinds_of_codes(tokens, every, config.codes, config.grid, config.patch)
 
     def _source(self, seed: int, split: str, looks: int, mix: Mapping[str, float]) -> PlatformerSource:
         """The world's own source with the avatar in the middle, as the measures expect."""
