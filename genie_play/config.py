@@ -115,7 +115,7 @@ class PathConfig:
     device: str = "cpu"
     ops: str = "reference"  # reference | triton
     frame: str = "eager"  # eager | static (one fixed list of operations) | graph (the same, captured; CUDA)
-    blocks: str = "plain"  # plain | fused (few kernels) | library (its products) | compiled (torch.compile)
+    blocks: str = "plain"  # plain | fused (few kernels) | layer (one each) | library (its products) | compiled
     commit: str = "apart"  # apart (while nobody waits) | merged (with the first pass of the next frame)
     ring: str = "plain"  # plain | fp8 (keys and values of past frames in e4m3)
     sure: float = 0.0  # fill in what is left once every draw of a pass was this likely; 0: never

@@ -137,6 +137,21 @@ def test_a_world_in_bfloat16(monkeypatch, tmp_path):
     assert "ld.global.v4.b32" in assembly["temporal"]
 
 
+@pytest.mark.parametrize(("name", "batch"), [("spark", 8), ("pocket", 1)])
+def test_a_layer_is_one_kernel(monkeypatch, tmp_path, name, batch):
+    for case in cases(sizes(preset(name), batch), "meta", torch.bfloat16):
+        if case.op == "layer":
+            (launch,) = launches(monkeypatch, case)
+            compiled = launch.compile()
+            registers, spilled = resources(compiled, tmp_path)
+            print(
+                f"{name}, {case.name}: {launch.grid}, {registers} registers, {compiled.metadata.shared / 1024:.1f} KB"
+            )
+            assert spilled == 0
+            assert compiled.metadata.shared <= SHARED
+            assert re.search(r"mma\S*\.bf16\.bf16", compiled.asm["ptx"])
+
+
 def test_draws_in_float32(monkeypatch, tmp_path):
     for case in cases(sizes(preset("spark")), "meta"):
         if case.op == "reveal":

@@ -102,7 +102,7 @@ def test_time(slots, heads, batch):
 
 @pytest.mark.skipif(INTERPRETED, reason="says nothing of kernels")
 @pytest.mark.parametrize("ring", ["plain", "fp8"])
-@pytest.mark.parametrize("way", ["fused", "library"])
+@pytest.mark.parametrize("way", ["fused", "layer", "library"])
 @pytest.mark.parametrize("recipe", RECIPES)
 @torch.inference_mode()
 def test_a_fused_stack_is_the_blocks_own(recipe, ring, way):

@@ -25,14 +25,15 @@ from genie_play.ops.reference_layers import Rotary
 BACKENDS = ops.available()
 DEVICE = "cuda" if torch.cuda.is_available() and "TRITON_INTERPRET" not in os.environ else "cpu"
 OPS = {
-    "add_product", "embed", "feed_in", "nearest", "picture", "project_heads", "quantize_rows", "reveal", "spatial",
-    "temporal", "to_picture",
+    "add_product", "embed", "feed_in", "layer", "nearest", "picture", "project_heads", "quantize_rows", "reveal",
+    "spatial", "temporal", "to_picture",
 }  # fmt: skip
 # one head, one slot, more codes than a tile, a picture that patches overhang; sizes that are powers of two
 OTHER = [
     Sizes(1, 1, 8, 1, 8, 16, 1, 2, 1, (1, 2), 2),
     Sizes(2, 9, 70, 1, 32, 33, 7, 130, 40, (5, 9), 4, rotary=False),
     Sizes(1, 16, 64, 2, 32, 128, 8, 128, 8, (8, 8), 1),
+    Sizes(2, 21, 32, 2, 16, 48, 3, 66, 7, (6, 10), 3),
 ]
 
 

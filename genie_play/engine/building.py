@@ -19,7 +19,7 @@ from torch import nn
 from genie_play import ops
 from genie_play.config import PathConfig, WorldConfig
 from genie_play.engine.fixed import FixedRing
-from genie_play.engine.fused import KernelStack, LibraryStack
+from genie_play.engine.fused import KernelStack, LayerStack, LibraryStack
 from genie_play.engine.graph import FrameRunner, cache_kernels
 from genie_play.engine.sampler import Sampler
 from genie_play.engine.stack import PlainStack, Stack, compiled
@@ -32,7 +32,7 @@ from genie_play.types import N_ACTIONS, BackendError, GenieError
 
 CHOICES = {
     "frame": ("eager", "static", "graph"),
-    "blocks": ("plain", "fused", "library", "compiled"),
+    "blocks": ("plain", "fused", "layer", "library", "compiled"),
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
@@ -152,8 +152,9 @@ def apart(blocks: nn.ModuleList, ring: FixedRing, path: PathConfig) -> str:
 
 def stack(blocks: nn.ModuleList, norm: nn.Module | None, path: PathConfig) -> Stack:
     """How a path runs a stack of blocks."""
-    if path.blocks in ("fused", "library") and len(blocks):
-        fused = KernelStack if path.blocks == "fused" and path.arithmetic != "fp8" else LibraryStack
+    kinds = {"fused": KernelStack, "layer": LayerStack, "library": LibraryStack}
+    if path.blocks in kinds and len(blocks):
+        fused = LibraryStack if path.arithmetic == "fp8" else kinds[path.blocks]
         return fused(blocks, norm, ops.get(path.ops), between(path.ops))
     return PlainStack(blocks, norm, compiled()) if path.blocks == "compiled" else PlainStack(blocks, norm)
 

@@ -1,9 +1,10 @@
-"""A stack of ST blocks in few launches, in two ways: for small layers and for large ones.
+"""A stack of ST blocks in few launches, for small layers and for large ones.
 
-`KernelStack` makes eight kernels of a layer (`ops`): where a layer is small, launches are what costs. `LibraryStack`
-leaves the products to the library, and puts the rest into the kernels of `ops.between_*`: where a layer is large,
-products are what costs; in fp8 every activation is quantised by the kernel that makes it. Both are the same function
-as `STBlock.stream` to rounding: sums are taken in another order. Know nothing of tokens or what a pass is for.
+`KernelStack` makes eight kernels of a layer (`ops`), `LayerStack` one: where a layer is small, launches are what
+costs. `LibraryStack` leaves the products to the library, and puts the rest into the kernels of `ops.between_*`: where a
+layer is large, products are what costs; in fp8 every activation is quantised by the kernel that makes it. All are the
+same function as `STBlock.stream` to rounding: sums are taken in another order. Know nothing of tokens or what a pass is
+for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from genie_play.engine.fixed import FixedRing, next_ages
 from genie_play.nn.fp8 import Fp8Linear
 from genie_play.nn.st_transformer import Attention, STBlock, attend
 from genie_play.ops.between_reference import Rows
-from genie_play.ops.reference_layers import Rotary
+from genie_play.ops.reference_layers import Entry, Layer, Rotary
 
 
 class LibraryStack:
@@ -178,6 +179,40 @@ class KernelStack(LibraryStack):
     def _feed_forward(self, flow: _Flow, block: STBlock) -> None:
         hidden = self.ops.feed_in(flow.x, block.ffn_norm.weight, block.ffn_in.weight)
         self._back(flow, hidden, block.ffn_out)
+
+
+class LayerStack(KernelStack):
+    """The same with one kernel a layer, where a layer is small enough for that; else, and in `pair`, eight."""
+
+    def __init__(self, blocks: nn.ModuleList, norm: nn.Module | None, ops: ModuleType, between: ModuleType) -> None:
+        super().__init__(blocks, norm, ops, between)
+        turn = None if self.rotary is None else Rotary(*self.rotary)
+        self.weights, self.entries = [], []
+        for b in self.blocks:
+            s, t = b.spatial, b.temporal
+            self.entries.append(Entry(b.spatial_norm.weight, s.qkv.weight, s.q_scale, s.k_scale, turn))
+            along = b.temporal_norm.weight, t.qkv.weight, t.q_scale, t.k_scale, t.out.weight
+            self.weights.append(Layer(s.out.weight, *along, b.ffn_norm.weight, b.ffn_in.weight, b.ffn_out.weight))
+
+    def _run(
+        self, x: Tensor, ring: FixedRing, bias: Tensor, first: bool, kept: list[tuple[Tensor, ...]] | None
+    ) -> Tensor:
+        if ring.fp8:
+            return super()._run(x, ring, bias, first, kept)
+        heads = self.ops.project_heads(x, *self.entries[0])
+        for layer, block in enumerate(self.blocks):
+            before = None
+            if block.cross_frame and not first:
+                before = ring.spatial[0, layer].transpose(1, 2), ring.spatial[1, layer].transpose(1, 2)
+            key = block.previous_key if block.cross_frame else None
+            rings = ring.temporal[0, layer], ring.temporal[1, layer]
+            entry = self.entries[layer + 1] if layer + 1 < len(self.blocks) else None
+            made = self.ops.layer(x, heads, before, key, rings, bias[layer], self.weights[layer], entry)
+            if kept is not None:
+                kept.append((heads.k, heads.v, made.k, made.v))
+            x, heads = made.x, made.heads
+        hidden: Tensor = self.norm(x)
+        return hidden
 
 
 class _Flow:

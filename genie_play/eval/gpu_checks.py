@@ -58,7 +58,7 @@ def checks(device: torch.device, quick: bool) -> dict[str, Callable[[], str]]:
     found["draws against the definition"] = lambda: draws(device, quick)
     for name, world in worlds.items():
         found[f"cache against recompute, {name}"] = lambda w=world: cache(w, device)  # type: ignore[misc]
-        for blocks in ("fused", "library"):
+        for blocks in ("fused", "layer", "library"):
             for arithmetic in ("fp32", "bf16", "fp8"):
                 label = f"{blocks} blocks against plain, {name} {arithmetic}"
                 found[label] = lambda w=world, b=blocks, a=arithmetic: stacks(w, device, b, a)  # type: ignore[misc]
@@ -73,6 +73,7 @@ def checks(device: torch.device, quick: bool) -> dict[str, Callable[[], str]]:
         wide = shape_world("8x256", 8, 256, 8, (72, 128))
         found["cache against recompute, 8x256"] = lambda: cache(wide, device)
         found["fused blocks against plain, 8x256 bf16"] = lambda: stacks(wide, device, "fused", "bf16")
+        found["layer blocks against plain, 8x256 bf16"] = lambda: stacks(wide, device, "layer", "bf16")
         found["graph against uncaptured, 8x256"] = lambda: graphs(wide, device, "graph")
         # what takes longest to compile comes last
         found["compiled blocks against plain, spark fp32"] = lambda: stacks(spark(), device, "compiled", "fp32")

@@ -208,6 +208,7 @@ def frames(run: Run) -> None:
     captured = "graph" if run.device.type == "cuda" else "static"
     ways: dict[str, dict[str, Any]] = {
         "graph, fused": {"frame": captured, "blocks": "fused"},
+        "graph, layer": {"frame": captured, "blocks": "layer"},
         "graph, fused, merged": {"frame": captured, "blocks": "fused", "commit": "merged"},
         "graph, library": {"frame": captured, "blocks": "library"},
         "graph, plain": {"frame": captured, "blocks": "plain"},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genie_play.config import WorldConfig
 from genie_play.ops import reference
-from genie_play.ops.reference_layers import Rotary
+from genie_play.ops.reference_layers import Entry, Heads, Layer, Rotary
 
 # of the largest number in a result: what rounding may change
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2**-6, torch.float8_e4m3fn: 2**-3}
@@ -131,7 +131,7 @@ class _Maker:
 
 
 def _layer(size: Sizes, make: _Maker) -> list[Case]:
-    """The eight launches of a layer, their variants, and the products with float8 weights."""
+    """The eight launches of a layer, their variants, the whole in one, and the products with float8 weights."""
     b, n, d, h, hd = size.batch, size.n_tokens, size.width, size.heads, size.head_dim
     rows, inner, hidden, p = b * n, h * hd, size.hidden, size.slots
     x, gain = make.normal(b, n, d), make.normal(d, deviation=0.1) + 1
@@ -177,6 +177,20 @@ def _layer(size: Sizes, make: _Maker) -> list[Case]:
         attended(f"temporal, {ACTIONS} rows on one ring", tuple(many.unbind(2)), shared),
         attended("temporal and write", (q, k, v), own, slot=make.integers(p, 1)),
     ]  # fmt: skip
+    scale = scales[0], scales[1]
+    out = make.normal(d, inner, deviation=inner**-0.5)
+    weights = Layer(out_weight, gain, qkv_weight, *scale, out, gain, in_weight, fed_weight)
+    entry = Entry(gain, make.normal(3 * inner, d, deviation=d**-0.5), *scale, rotary)
+    told = (tuple(before), previous[-1]) if size.rotary else (None, None)
+
+    def whole(name: str, begun: Entry | None) -> Case:
+        args = (x, Heads(q, k, v), *told, tuple(shared), bias, weights, begun)
+        moved = _bytes(*args) + _bytes(x, k, v) + (_bytes(q, k, v) if begun else 0)
+        products = inner * d * (8 if begun else 5) + 2 * hidden * d
+        flops = 2 * rows * products + 4 * rows * inner * (n * frames + p + 1)
+        return Case(name, "layer", args, {}, moved, flops)
+
+    found += [whole("layer", entry), whole("layer, the last", None)]
     eight = [reference.quantize_rows(w) for w in (qkv_weight, out_weight, in_weight)]
     return [
         *found,

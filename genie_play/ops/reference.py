@@ -20,6 +20,7 @@ from torch import Tensor
 from genie_play import philox
 from genie_play.ops.reference_layers import add_product as add_product
 from genie_play.ops.reference_layers import feed_in as feed_in
+from genie_play.ops.reference_layers import layer as layer
 from genie_play.ops.reference_layers import project_heads as project_heads
 from genie_play.ops.reference_layers import quantize_rows as quantize_rows
 from genie_play.ops.reference_layers import spatial as spatial

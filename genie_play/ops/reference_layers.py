@@ -9,7 +9,8 @@ product's own. A weight may be `Rows8`, as `quantize_rows` makes them: then the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,39 @@ class Rotary(NamedTuple):
 
     cos: Tensor
     sin: Tensor
+
+
+class Layer(NamedTuple):
+    """The weights of an ST block after its first product."""
+
+    spatial_out: Tensor  # (D, h * hd)
+    time_gain: Tensor  # (D,)
+    time_qkv: Tensor  # (3 * h * hd, D)
+    time_q: Tensor  # (hd,)
+    time_k: Tensor  # (hd,)
+    time_out: Tensor  # (D, h * hd)
+    feed_gain: Tensor  # (D,)
+    feed_in: Tensor  # (F, D)
+    feed_out: Tensor  # (D, F)
+
+
+class Entry(NamedTuple):
+    """What `project_heads` wants of a block beside the frame."""
+
+    gain: Tensor
+    qkv: Tensor
+    q_scale: Tensor
+    k_scale: Tensor
+    rotary: Rotary | None
+
+
+class Layered(NamedTuple):
+    """A frame after a layer, its keys and values along time, and the heads that the next layer begins with."""
+
+    x: Tensor  # (B, N, D)
+    k: Tensor  # (B, N, h, hd)
+    v: Tensor  # (B, N, h, hd)
+    heads: Heads | None
 
 
 class Rows8(NamedTuple):
@@ -126,6 +160,45 @@ def temporal(
         ring_k.index_copy_(3, slot.view(1), k[..., None, :].to(ring_k.dtype))
         ring_v.index_copy_(3, slot.view(1), v[..., None, :].to(ring_v.dtype))
     return seen.to(q.dtype)
+
+
+def layer(
+    x: Tensor,
+    heads: Heads,
+    before: tuple[Tensor, Tensor] | None,
+    previous_key: Tensor | None,
+    rings: tuple[Tensor, Tensor],
+    bias: Tensor,
+    weights: Layer,
+    entry: Entry | None = None,
+) -> Layered:
+    """An ST block from its heads on, and with `entry` the heads of the block after it: the operations above in a row.
+
+    x (B, N, D), heads as `project_heads` made them of it; `before` and `previous_key` as in `spatial`; rings
+    (1, N, h, P, hd) and bias (h, P + 1) as in `temporal`.
+    """
+    parts = spatial, add_product, project_heads, temporal, feed_in
+    return in_a_row(parts, x, heads, before, previous_key, rings, bias, weights, entry)
+
+
+def in_a_row(
+    parts: tuple[Callable[..., Any], ...],
+    x: Tensor,
+    heads: Heads,
+    before: tuple[Tensor, Tensor] | None,
+    previous_key: Tensor | None,
+    rings: tuple[Tensor, Tensor],
+    bias: Tensor,
+    weights: Layer,
+    entry: Entry | None,
+) -> Layered:
+    """`layer` of a backend's spatial, add_product, project_heads, temporal and feed_in."""
+    inside, back, split, along, feed = parts
+    x = back(x, inside(*heads, *(before or (None, None)), previous_key).flatten(2), weights.spatial_out)
+    q, k, v = split(x, weights.time_gain, weights.time_qkv, weights.time_q, weights.time_k)
+    x = back(x, along(q, k, v, *rings, bias).flatten(2), weights.time_out)
+    x = back(x, feed(x, weights.feed_gain, weights.feed_in), weights.feed_out)
+    return Layered(x, k, v, None if entry is None else split(x, *entry))
 
 
 def quantize_rows(x: Tensor, gain: Tensor | None = None, norm: bool = False) -> Rows8:

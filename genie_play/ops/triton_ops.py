@@ -7,11 +7,12 @@ anywhere under TRITON_INTERPRET=1, set before this module is imported.
 from __future__ import annotations
 
 from genie_play.ops.triton_attention import spatial, temporal
+from genie_play.ops.triton_layer import layer
 from genie_play.ops.triton_linear import add_product, feed_in, project_heads, quantize_rows
 from genie_play.ops.triton_sampler import embed, reveal
 from genie_play.ops.triton_tokenizer import nearest, picture, to_picture
 
 __all__ = [
-    "add_product", "embed", "feed_in", "nearest", "picture", "project_heads", "quantize_rows", "reveal", "spatial",
-    "temporal", "to_picture",
+    "add_product", "embed", "feed_in", "layer", "nearest", "picture", "project_heads", "quantize_rows", "reveal",
+    "spatial", "temporal", "to_picture",
 ]  # fmt: skip
