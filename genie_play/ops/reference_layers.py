@@ -171,29 +171,16 @@ def layer(
     bias: Tensor,
     weights: Layer,
     entry: Entry | None = None,
+    parts: tuple[Callable[..., Any], ...] = (),
 ) -> Layered:
     """An ST block from its heads on, and with `entry` the heads of the block after it: the operations above in a row.
 
     x (B, N, D), heads as `project_heads` made them of it; `before` and `previous_key` as in `spatial`; rings
-    (1, N, h, P, hd) and bias (h, P + 1) as in `temporal`.
+    (1, N, h, P, hd) and bias (h, P + 1) as in `temporal`. `parts` are another backend's spatial, add_product,
+    project_heads, temporal and feed_in.
     """
-    parts = spatial, add_product, project_heads, temporal, feed_in
-    return in_a_row(parts, x, heads, before, previous_key, rings, bias, weights, entry)
-
-
-def in_a_row(
-    parts: tuple[Callable[..., Any], ...],
-    x: Tensor,
-    heads: Heads,
-    before: tuple[Tensor, Tensor] | None,
-    previous_key: Tensor | None,
-    rings: tuple[Tensor, Tensor],
-    bias: Tensor,
-    weights: Layer,
-    entry: Entry | None,
-) -> Layered:
-    """`layer` of a backend's spatial, add_product, project_heads, temporal and feed_in."""
-    inside, back, split, along, feed = parts
+    own: tuple[Callable[..., Any], ...] = (spatial, add_product, project_heads, temporal, feed_in)
+    inside, back, split, along, feed = parts or own
     x = back(x, inside(*heads, *(before or (None, None)), previous_key).flatten(2), weights.spatial_out)
     q, k, v = split(x, weights.time_gain, weights.time_qkv, weights.time_q, weights.time_k)
     x = back(x, along(q, k, v, *rings, bias).flatten(2), weights.time_out)

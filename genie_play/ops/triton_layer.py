@@ -18,7 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from genie_play.ops.reference_layers import EPSILON, Entry, Heads, Layer, Layered, in_a_row
+from genie_play.ops import reference_layers as twin
+from genie_play.ops.reference_layers import EPSILON, Entry, Heads, Layer, Layered
 from genie_play.ops.triton_attention import spatial, temporal
 from genie_play.ops.triton_linear import add_product, feed_in, project_heads
 from genie_play.ops.triton_sampler import INTERPRETED
@@ -43,7 +44,7 @@ def layer(
     hidden, slots = len(weights.feed_in), rings[0].shape[3]
     if not (fits(width, count, head_dim, hidden) and slots):
         parts = spatial, add_product, project_heads, temporal, feed_in
-        return in_a_row(parts, x, heads, before, previous_key, rings, bias, weights, entry)
+        return twin.layer(x, heads, before, previous_key, rings, bias, weights, entry, parts)
     x, bias = x.contiguous(), bias.contiguous()
     weights = Layer(*(w.contiguous() for w in weights))
     q, k, v = (a if a.stride(-1) == 1 else a.contiguous() for a in heads)
@@ -100,6 +101,7 @@ def _layer_kernel(
     width, inner = tl.arange(0, WIDTH), tl.arange(0, INNER)
     at = row[:, None] * WIDTH + width[None, :]
     kind = x_ptr.dtype.element_ty
+    nothing = tl.zeros((BLOCK_M, INNER), tl.float32)
     x = tl.load(x_ptr + at, mask=there[:, None], other=0.0).to(tl.float32)
 
     seen = _spatial(
@@ -110,11 +112,11 @@ def _layer_kernel(
     x = _add_product(x, seen, spatial_out_ptr, width, INNER, UPCAST, BLOCK_M, BLOCK_D)
 
     normed = _normed(x, time_gain_ptr, width, WIDTH, EPS)
-    q = _add_product(seen * 0.0, normed, time_qkv_ptr, inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D)
+    q = _add_product(nothing, normed, time_qkv_ptr, inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D)
     q = _qk_normed(q, time_q_ptr, Q_FACTOR, inner % HEAD_DIM, HEADS, HEAD_DIM, EPS, BLOCK_M)
-    k = _add_product(seen * 0.0, normed, time_qkv_ptr, INNER + inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D)
+    k = _add_product(nothing, normed, time_qkv_ptr, INNER + inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D)
     k = _qk_normed(k, time_k_ptr, 1.0, inner % HEAD_DIM, HEADS, HEAD_DIM, EPS, BLOCK_M).to(kind)
-    v = _add_product(seen * 0.0, normed, time_qkv_ptr, 2 * INNER + inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D).to(kind)
+    v = _add_product(nothing, normed, time_qkv_ptr, 2 * INNER + inner, WIDTH, UPCAST, BLOCK_M, BLOCK_D).to(kind)
     kept = row[:, None] * INNER + inner[None, :]
     tl.store(kept_k_ptr + kept, k, mask=there[:, None])
     tl.store(kept_v_ptr + kept, v, mask=there[:, None])
@@ -135,7 +137,6 @@ def _layer_kernel(
 
     if ENTRY:
         normed = _normed(x.to(kind).to(tl.float32), next_gain_ptr, width, WIDTH, EPS)
-        nothing = seen * 0.0
         to = after_ptr + row[:, None] * (3 * INNER)
         if ROTARY:
             # axis, frequency, half: the two that turn together are neighbours
@@ -239,7 +240,22 @@ def _spatial(
             N_TOKENS, HEADS, HEAD_DIM, UPCAST, BLOCK_N,
         )  # fmt: skip
     seen, peak, total = _look(
-        q, total * 0.0, k_ptr, v_ptr, k_n, k_h, v_n, v_h, seen, peak, total, N_TOKENS, HEADS, HEAD_DIM, UPCAST, BLOCK_N
+        q,
+        tl.zeros((HEADS, BLOCK_M), tl.float32),
+        k_ptr,
+        v_ptr,
+        k_n,
+        k_h,
+        v_n,
+        v_h,
+        seen,
+        peak,
+        total,
+        N_TOKENS,
+        HEADS,
+        HEAD_DIM,
+        UPCAST,
+        BLOCK_N,
     )
     seen = tl.permute(seen / total[:, :, None], (1, 0, 2))
     return tl.reshape(seen, (BLOCK_M, HEADS * HEAD_DIM))
@@ -288,7 +304,7 @@ def _temporal(
     v = tl.reshape(v.to(tl.float32), (BLOCK_M, HEADS, HEAD_DIM))
     own_bias = tl.load(bias_ptr + h * (SLOTS + 1) + SLOTS).to(tl.float32)
     peak = tl.sum(q * k, axis=2) + own_bias[None, :]
-    total, seen = peak * 0.0 + 1.0, v
+    total, seen = tl.full((BLOCK_M, HEADS), 1.0, tl.float32), v
     place = ((m[:, None] * HEADS + h[None, :]) * (SLOTS * HEAD_DIM))[:, :, None, None] + d[None, None, None, :]
     for start in range(0, SLOTS, BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
