@@ -99,6 +99,7 @@ class SampleConfig:
     order: str = "halton"  # halton | random | confidence
     temperature: float = 0.7  # belongs to the order: confidence wants another
     last_argmax: bool = True  # the last pass takes the most likely code
+    guidance: float = 1.0  # how much of what an action says counts; 1: as much as it says, at half the cost
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class PathConfig:
     steps: int = 4
     temperature: float = 0.7
     last_argmax: bool = True
+    guidance: float = 1.0  # logits are those of 'no action', and so many times what the action adds to them
     arithmetic: str = "fp32"  # fp32 | bf16 | int8 (CPU) | fp8 (CUDA: e4m3 products, the rest bf16)
     threads: int = 1
     device: str = "cpu"

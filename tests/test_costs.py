@@ -98,6 +98,21 @@ def test_a_pass_costs_what_it_was_seen_to_cost(recipe):
     assert costs.ring_bytes(stack, 4) == ring.nbytes - ring._ages.nbytes
 
 
+def test_guidance_costs_a_second_row_in_each_pass_and_nothing_else():
+    config = world("teacher")
+    plain, guided = (costs.stages(config, PathConfig(guidance=g)) for g in (1.0, 1.5))
+    for name in ("pass", "spatial attention", "temporal attention", "projections and feed-forward"):
+        assert guided[name].flops == 2 * plain[name].flops
+        assert plain[name].bytes < guided[name].bytes < 2 * plain[name].bytes  # weights and the past are read once
+    for name in ("embed", "commit", "head and sampling", "decode", "to picture"):
+        assert guided[name] == plain[name]
+    slow, slower = (costs.floors(config, PathConfig(guidance=g), 1.0, 1e30) for g in (1.0, 1.5))
+    assert slower["commit"] == slow["commit"]
+    assert slower["pass"] == pytest.approx(2 * slow["pass"])
+    again, twice = (costs.recomputed(config, PathConfig(guidance=g)).flops for g in (1.0, 1.5))
+    assert again < twice < 2 * again  # the head sees what is drawn from alone
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_decoded_picture_costs_what_it_was_seen_to_cost(recipe):

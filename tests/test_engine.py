@@ -290,6 +290,58 @@ def test_cold_sampling_is_the_same_for_every_seed():
         assert not torch.equal(a, sampler.sample(past, torch.tensor([4]), 1, 5).tokens)
 
 
+@torch.inference_mode()
+def test_guidance_is_no_action_and_more_of_what_the_action_adds():
+    dynamics, g = genie("teacher").dynamics, torch.Generator().manual_seed(4)
+    clean = torch.randint(0, dynamics.codes, (3, 5, dynamics.n_tokens), generator=g)
+    told = torch.randint(0, 8, (3, 5), generator=g)
+    none = told.clone()
+    none[:, -1] = dynamics.no_action
+    ring = Ring(dynamics.cache_shape, dynamics.n_tokens, True, torch.device("cpu"), torch.float32, 3)
+    plain = Sampler(dynamics, ops.get("reference"), PathConfig())
+    for t in range(4):
+        ring.commit(dynamics.stream(plain.embed(clean[:, t], told[:, t]), ring.past())[1])
+    hidden = clean.clone()
+    hidden[:, -1] = dynamics.mask_id
+    with_action, without = (dynamics.logits(dynamics(hidden, a, clean)[:, -1]) for a in (told, none))
+    tokens = {}
+    for guidance in (0.0, 0.5, 1.0, 2.0, 6.0):
+        sampler = Sampler(dynamics, ops.get("reference"), PathConfig(steps=1, guidance=guidance))
+        made = sampler.sample(ring.past(), told[:, -1], 7, 4)
+        expected = (without + guidance * (with_action - without)).topk(2)
+        sure = expected.values[..., 0] - expected.values[..., 1] > 1e-3  # float32 sums in another order
+        assert sure.float().mean() > 0.9
+        assert torch.equal(made.tokens[sure], expected.indices[..., 0][sure])
+        assert torch.equal(made.x, plain.embed(made.tokens, told[:, -1]))  # what is committed was told the action alone
+        tokens[guidance] = made.tokens
+    assert len({t.numpy().tobytes() for t in tokens.values()}) == 5
+
+
+@pytest.mark.parametrize("order", ["halton", "random", "confidence"])
+@torch.inference_mode()
+def test_guided_rows_are_drawn_each_as_it_would_be_alone(order):
+    dynamics = genie("teacher").dynamics
+    past = Ring(dynamics.cache_shape, dynamics.n_tokens, True, torch.device("cpu")).past()
+    drawn = {}
+    for guidance in (1.0, 3.0):
+        path = PathConfig(order=order, steps=4, temperature=1.0, last_argmax=False, guidance=guidance)
+        sampler = Sampler(dynamics, ops.get("reference"), path)
+        together = sampler.sample(past, torch.arange(8), 7, 5)
+        alone = [sampler.sample(past, torch.tensor([a]), 7, 5) for a in range(8)]
+        assert torch.equal(together.tokens, torch.cat([one.tokens for one in alone]))
+        assert torch.allclose(together.x, torch.cat([one.x for one in alone]))
+        drawn[guidance] = together.tokens
+    assert not torch.equal(drawn[1.0], drawn[3.0])
+
+
+def test_guidance_that_cannot_be_is_refused():
+    for bad in (-0.1, 11.0, float("nan")):
+        with pytest.raises(GenieError, match=r"path\.guidance is from 0"):
+            GenieEngine(genie("teacher"), guidance=bad)
+    with pytest.raises(GenieError, match="what no action is"):
+        GenieEngine(genie("paper"), guidance=1.5)
+
+
 # the protocol
 
 

@@ -170,7 +170,7 @@ def test_a_graph_is_its_list_of_operations(monkeypatch):
     monkeypatch.setattr(graph, "_Graph", Kept)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(building, "check", lambda path: None)
-    for more in ({}, {"commit": "merged"}, {"sure": 0.9}):
+    for more in ({}, {"commit": "merged"}, {"sure": 0.9}, {"guidance": 1.5}):
         captured = gpu_checks._engine(preset("tiny"), CPU, frame="graph", **more)
         static = gpu_checks._engine(preset("tiny"), CPU, frame="static", **more)
         assert captured.info.path["frame"] == "graph"

@@ -174,6 +174,20 @@ def test_early_exit_is_off_at_certainty_and_saves_passes(recipe, monkeypatch):
     assert frame.tokens.max() < genie(recipe).dynamics.codes
 
 
+@pytest.mark.parametrize("order", ["halton", "random", "confidence"])
+def test_a_guided_frame_is_the_samplers(order):
+    more = {"guidance": 2.5, "order": order, "steps": 4}
+
+    def tokens(**path) -> list[bytes]:
+        return [frame.tokens.tobytes() for frame in wander(GenieEngine(genie("anchored"), **path))]
+
+    static = wander(GenieEngine(genie("anchored"), frame="static", **more))
+    assert tokens(**more) == [frame.tokens.tobytes() for frame in static]
+    assert_same(wander(GenieEngine(genie("anchored"), frame="static", commit="merged", **more)), static)
+    assert_same(wander(GenieEngine(genie("anchored"), frame="static", sure=1.0, **more)), static)
+    assert tokens(order=order, steps=4) != tokens(**more)
+
+
 def test_numbers_that_are_not_finite_leave_the_play_through_intact(recipe):
     for how in ("apart", "merged"):
         engine = GenieEngine(genie(recipe), frame="static", commit=how)
@@ -198,7 +212,9 @@ def test_numbers_that_are_not_finite_leave_the_play_through_intact(recipe):
 
 def test_a_frame_asks_nothing_of_the_device(recipe):
     """On fake tensors every question (`.item()`, a branch on data, a copy to the host) is an error."""
-    for path in ({}, {"order": "random"}, {"order": "confidence"}):
+    for path in ({}, {"order": "random"}, {"order": "confidence"}, {"guidance": 1.5}):
+        if recipe == "paper" and "guidance" in path:
+            continue
         engine = GenieEngine(genie(recipe), frame="static", **path)
         engine.reset(PROMPT, 9)
         engine.step(1)

@@ -41,6 +41,7 @@ def test_rows_are_the_shipped_one_and_one_thing_changed_at_a_time():
     assert Setting(1, "confidence", 0.7, True) in rows
     assert Setting(4, "random", 1.5, True) in rows
     assert Setting(1, "halton", 0.7, False) in rows
+    assert Setting(4, "halton", 0.7, True, 1.5) in rows
     assert all(sum(a != b for a, b in zip(vars(row).items(), vars(SHIPPED).items(), strict=True)) <= 2 for row in rows)
 
 
@@ -95,8 +96,8 @@ def test_the_command_and_what_it_refuses(tiny, small, tmp_path, capsys):
     assert cli.main(words) == 0
     out, err = capsys.readouterr()
     # more passes than tokens are left out
-    assert out.count("\n") == 2 + 2 + 5
-    assert "row 1 of 5: 3 passes, halton" in err
+    assert out.count("\n") == 2 + 2 + 8
+    assert "row 1 of 8: 3 passes, halton" in err
     assert (tmp_path / "s" / "steps.md").read_text() == out
     assert cli.main([word for word in words if word != "--quick"]) == 2
     assert "another world or another size" in capsys.readouterr().err

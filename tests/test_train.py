@@ -229,6 +229,11 @@ def test_bad_runs_say_so(on_eight, tmp_path, monkeypatch):
     with pytest.raises(GenieError, match="another configuration"):
         loop.train("tokenizer", "spark", "x", tmp_path / "a", steps=4)
 
+    tiny = config.PRESETS["tiny"]
+    colder = replace(tiny, sample=replace(tiny.sample, temperature=0.3))
+    monkeypatch.setitem(config.PRESETS, "tiny", colder)
+    loop.train("tokenizer", "tiny", "x", tmp_path / "a", steps=3)  # how a world is sampled is nothing to a run
+
     poison = stages.Stage("tokenizer", ("tokenizer",), _not_a_number)
     monkeypatch.setitem(stages.STAGES, "tokenizer", poison)
     monkeypatch.setattr(loop, "STAGES", stages.STAGES)

@@ -36,6 +36,7 @@ CHOICES = {
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
+STRONGEST = 10.0  # guidance; worlds fall apart from 2 or 3 on
 WIDEST = 512  # layers up to here wait for launches, wider ones for products (reckoned, not measured)
 # of hidden states after a stack (relative, L2) against plain blocks: sums in another order, and roundings of the kind
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp8": 0.15}
@@ -83,6 +84,8 @@ def check(path: PathConfig) -> None:
         raise GenieError("path.arithmetic=int8 needs path.frame eager")
     if path.sure and path.commit == "merged":
         raise GenieError("path.sure and path.commit=merged do not go together; choose one")
+    if not 0.0 <= path.guidance <= STRONGEST:
+        raise GenieError(f"path.guidance is from 0, where actions do nothing, to {STRONGEST:g}; 1 is as they are")
     if not 0.0 <= path.sure <= 1.0:
         raise GenieError("path.sure is a chance from 0 to 1")
 

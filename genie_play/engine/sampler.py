@@ -24,7 +24,10 @@ class Sampler:
 
     def __init__(self, dynamics: Dynamics, ops: ModuleType, path: PathConfig) -> None:
         self.dynamics, self.ops, self.path = dynamics, ops, path
+        if path.guidance != 1.0 and dynamics.config.recipe == "paper":
+            raise GenieError("path.guidance needs a world that has learned what no action is; choose 1")
         self.device, self.grid = dynamics.head.weight.device, dynamics.grid
+        self.guides = path.guidance != 1.0
         with torch.inference_mode():
             # what `dynamics.embed` adds up for each token, once: rows of the codes, then of the mask
             self.table = dynamics.token_embedding.weight + dynamics.code_projection(dynamics.code_vectors)
@@ -36,9 +39,29 @@ class Sampler:
         told: Tensor = (self.dynamics.action_embedding(actions) + self.dynamics.level_embedding.weight[0])[:, None]
         return told if self.dynamics.place is None else told + self.dynamics.place
 
+    def led(self, actions: Tensor) -> Tensor:
+        """Of `actions` (B,) those of all rows of a pass: these, and where it guides as many times none."""
+        return torch.cat((actions, torch.full_like(actions, self.dynamics.no_action))) if self.guides else actions
+
+    def guide(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the rows that `led` names to those to draw from, (B, ...).
+
+        Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) of logits, here of what they are linear in:
+        none + guidance * (told - none), where `none` was told no action, as some frames are in training.
+        """
+        if not self.guides:
+            return hidden
+        told, none = hidden.chunk(2)
+        return none + self.path.guidance * (told - none)
+
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Clean tokens (B, N) and actions (B,) to (B, N, D): the input of a commit pass."""
         x: Tensor = self.ops.embed(tokens, self.table, self.base(actions))
+        return x
+
+    def begin(self, tokens: Tensor, bases: Tensor) -> Tensor:
+        """Tokens (B, N) as a pass takes them under the bases of all its rows."""
+        x: Tensor = self.ops.embed(tokens.repeat(2, 1) if self.guides else tokens, self.table, bases)
         return x
 
     def sample(self, past: list[LayerPast], actions: Tensor, seed: int, index: int) -> Revealed:
@@ -47,15 +70,17 @@ class Sampler:
         Deterministic in all arguments: noise is a function of (seed, index, pass) and the position, so rows share it. A
         past of batch 1 serves all rows. GenieError if the network gives numbers that are not finite.
         """
-        dynamics, base = self.dynamics, self.base(actions)
-        tokens = self._hidden_frame.expand(len(actions), -1)
-        x = self.ops.embed(tokens, self.table, base)
+        dynamics, count = self.dynamics, len(actions)
+        bases = self.base(self.led(actions))
+        base = bases[:count]
+        tokens = self._hidden_frame.expand(count, -1)
+        x = self.begin(tokens, bases)
         plan = self._plan(seed, index)
         rest: Tensor | None = None  # (B,) of each row of the batch: what is left is filled in now
         for step, which in enumerate(plan):
             noise, left = Noise(seed, index, step), (len(plan) - 1 - step) / len(plan)
             rows = self._rows(tokens, which, rest is not None)
-            hidden, before = self._stream(x, past, rows), tokens
+            hidden, before = self.guide(self._stream(x, past, rows)), tokens
             tokens, x = self._reveal(hidden, before, base, noise, which, left)
             if rest is not None and rows is not None:
                 filled = self._reveal(hidden, before, base, noise, rows, 0.0)
@@ -67,6 +92,8 @@ class Sampler:
                 sure = self._sure(hidden, before, tokens)
                 sure = sure if rest is None else sure | rest
                 rest = sure if sure.any() else None
+            if self.guides and left:
+                x = self.begin(tokens, bases)
         if int(tokens.max()) >= dynamics.codes:
             raise GenieError("the world's network gave numbers that are not finite; go back some steps, or restart it")
         return Revealed(tokens, x)
@@ -78,7 +105,12 @@ class Sampler:
         return which if isinstance(which, Tensor) and self.device.type == "cpu" else None
 
     def _stream(self, x: Tensor, past: list[LayerPast], rows: Tensor | None) -> Tensor:
-        """Hidden states (B, N, D), zero outside the rows."""
+        """Hidden states (B, N, D), zero outside the rows. A past of as many rows as there are actions serves both."""
+        if self.guides and 1 < len(past[0].temporal_k) < len(x):
+            return torch.cat([self._hidden(half, past, rows) for half in x.chunk(2)])
+        return self._hidden(x, past, rows)
+
+    def _hidden(self, x: Tensor, past: list[LayerPast], rows: Tensor | None) -> Tensor:
         hidden, _ = self.dynamics.stream(x, past, rows)
         return hidden if rows is None else torch.zeros_like(x, dtype=hidden.dtype).index_copy_(1, rows, hidden)
 

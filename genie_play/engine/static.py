@@ -122,21 +122,21 @@ class StaticFrame:
 
     def draw(self, batch: int) -> None:
         """Fill in the next frame under `batch` actions."""
-        tokens, x, base = self._begin(batch)
+        tokens, x, bases = self._begin(batch)
         view = self.dynamics.look(self.past)
         for step in range(self.passes):
-            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, base, step)
+            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, bases, step)
         self._decode(tokens, self.shown(batch))
 
     def merged(self, batch: int) -> None:
         """Commit the tokens that are given and fill in the frame after them: a pass less than `commit` and `draw`."""
-        tokens, x, base = self._begin(batch)
+        tokens, x, bases = self._begin(batch)
         old = self.sampler.embed(self.controls.tokens, self.controls.told)
         hidden = self.dynamics.pair(old, x, self.past)
-        tokens, x = self._reveal(hidden, tokens, base, 0)
+        tokens, x = self._reveal(hidden, tokens, bases, 0)
         view = self.dynamics.look(self.past)
         for step in range(1, self.passes):
-            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, base, step)
+            tokens, x = self._reveal(self.dynamics.read(x, self.past, view), tokens, bases, step)
         self._decode(tokens, self.shown(batch))
 
     def show(self, first: bool = False) -> None:
@@ -164,10 +164,10 @@ class StaticFrame:
 
     def one_pass(self, batch: int, step: int, rest: bool = False) -> None:
         """One pass, which also notes its least likely draw; with `rest` it fills in all that is left, as the last."""
-        tokens, x, base = self._states[batch]
+        tokens, x, bases = self._states[batch]
         hidden, mask = self.dynamics.read(x, self.past, self.dynamics.look(self.past)), self.genie.dynamics.mask_id
-        made = self._reveal(hidden, tokens, base, step, rest)
-        chance = self.genie.dynamics.logits(hidden).log_softmax(-1)
+        made = self._reveal(hidden, tokens, bases, step, rest)
+        chance = self.genie.dynamics.logits(self.sampler.guide(hidden)).log_softmax(-1)
         likely = chance.gather(-1, made.tokens.clamp_max(mask - 1)[..., None])[..., 0]
         drawn = (tokens == mask) & (made.tokens != mask)
         self.least[step].copy_(likely.masked_fill(~drawn, 0.0).amin().exp())
@@ -184,14 +184,19 @@ class StaticFrame:
         return min(self.path.steps, self.genie.dynamics.n_tokens)
 
     def _begin(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N) that are all hidden, x as a pass takes them, and the bases of all its rows."""
         if self._by_kernel:
             self._dials.integers[:, :2].copy_(self.controls.numbers[:2])
-        base = self.sampler.base(self.controls.actions[:batch])
+        bases = self.sampler.base(self.sampler.led(self.controls.actions[:batch]))
         tokens = self._hidden.expand(batch, -1).contiguous()
-        return tokens, self.backend.embed(tokens, self.sampler.table, base), base
+        return tokens, self.sampler.begin(tokens, bases), bases
 
-    def _reveal(self, hidden: Tensor, tokens: Tensor, base: Tensor, step: int, rest: bool = False) -> Revealed:
-        """What one pass reveals; with `rest` all that is left, as the last does."""
+    def _reveal(self, hidden: Tensor, tokens: Tensor, bases: Tensor, step: int, rest: bool = False) -> Revealed:
+        """What one pass reveals, and x of all rows of the next; with `rest` all that is left, as the last does."""
+        made = self._revealed(self.sampler.guide(hidden), tokens, bases[: len(tokens)], step, rest)
+        return Revealed(made.tokens, self.sampler.begin(made.tokens, bases)) if self.sampler.guides else made
+
+    def _revealed(self, hidden: Tensor, tokens: Tensor, base: Tensor, step: int, rest: bool) -> Revealed:
         which, left = (self._left(step), 0) if rest else (self._which(step), self.passes - 1 - step)
         head, table = self.genie.dynamics.head.weight, self.sampler.table
         if self._by_kernel:

@@ -58,6 +58,9 @@ def recomputed_frame(dynamics: Dynamics, path: PathConfig) -> Callable[[], None]
     """
     tokens, actions = _window(dynamics)
     tokens[:, -1] = dynamics.mask_id
+    if path.guidance != 1.0:  # also what no action would give
+        tokens, actions = tokens.repeat(2, 1, 1), actions.repeat(2, 1)
+        actions[1, -1] = dynamics.no_action
 
     @torch.inference_mode()
     def frame() -> None:

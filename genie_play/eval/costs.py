@@ -8,7 +8,7 @@ engine that leaves some out of the last one does a little less than its floor. K
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genie_play import schedule
 from genie_play.config import LOOK_OFFSETS, LOOK_WAYS, PathConfig, TokenizerConfig, WorldConfig
@@ -43,6 +43,7 @@ class Stack:
     hidden: int  # of the feed-forward
     window: int
     cross_frame: bool  # a frame reads the keys of the frame before it too
+    rows: int = 1  # frames side by side over one past
 
     @property
     def products(self) -> list[tuple[int, int]]:
@@ -53,21 +54,22 @@ class Stack:
     def projections(self, weight: int, value: int) -> Cost:
         """Projections and feed-forward of all layers."""
         numbers = sum(a * b for a, b in self.products)
-        moved = self.layers * numbers * weight + 2 * self.tokens * self.width * value
-        return Cost(2.0 * self.layers * self.tokens * numbers, moved)
+        moved = self.layers * numbers * weight + 2 * self.rows * self.tokens * self.width * value
+        return Cost(2.0 * self.layers * self.rows * self.tokens * numbers, moved)
 
     def spatial(self, value: int) -> Cost:
         """Attention inside the frame, and to the frame before it."""
         seen = self.tokens * (1 + self.cross_frame)
         cached = 2 * self.tokens * self.inner * value if self.cross_frame else 0
-        own = 4 * self.tokens * self.inner * value  # queries, keys and values in, what was seen out
-        return Cost(4.0 * self.layers * self.tokens * seen * self.inner, self.layers * (cached + own))
+        own = 4 * self.rows * self.tokens * self.inner * value  # queries, keys and values in, what was seen out
+        return Cost(4.0 * self.layers * self.rows * self.tokens * seen * self.inner, self.layers * (cached + own))
 
     def temporal(self, value: int) -> Cost:
         """Attention of each place to its own past, the ring full, and to itself."""
         cached = 2 * self.tokens * (self.window - 1) * self.inner * value
-        own = 4 * self.tokens * self.inner * value
-        return Cost(4.0 * self.layers * self.tokens * self.window * self.inner, self.layers * (cached + own))
+        own = 4 * self.rows * self.tokens * self.inner * value
+        flops = 4.0 * self.layers * self.rows * self.tokens * self.window * self.inner
+        return Cost(flops, self.layers * (cached + own))
 
     def kept(self, value: int) -> Cost:
         """Writing the frame's keys and values to the ring."""
@@ -98,7 +100,8 @@ def stages(config: WorldConfig, path: PathConfig) -> dict[str, Cost]:
     "pass" is one MaskGIT pass through the blocks and holds the three after it; "frame" is everything.
     """
     weight, value = WEIGHT_BYTES[path.arithmetic], VALUE_BYTES[path.arithmetic]
-    stack, codes = dynamics_stack(config), config.tokenizer.codes
+    alone, codes = dynamics_stack(config), config.tokenizer.codes
+    stack = replace(alone, rows=rows_a_pass(path))
     embed = Cost(float(stack.tokens * stack.width), 3.0 * stack.tokens * stack.width * value)
     one = stack.run(weight, value)
     head = _head(config, path, value)
@@ -111,7 +114,7 @@ def stages(config: WorldConfig, path: PathConfig) -> dict[str, Cost]:
         "temporal attention": stack.temporal(value),
         "projections and feed-forward": stack.projections(weight, value),
         "head and sampling": Cost(head.flops, head.bytes + codes * stack.width * value),
-        "commit": embed + one + stack.kept(value),
+        "commit": embed + alone.run(weight, value) + alone.kept(value),
         "decode": decode + decoder_stack(config.tokenizer).kept(value),
         "to picture": Cost(0.0, pixels * (value + 1.0)),
     }
@@ -120,6 +123,11 @@ def stages(config: WorldConfig, path: PathConfig) -> dict[str, Cost]:
     for name in ("embed", "pass", "head and sampling", "commit", "decode", "to picture"):
         whole += found[name] * often[name]
     return found | {"frame": whole}
+
+
+def rows_a_pass(path: PathConfig) -> int:
+    """Rows of the batch for each frame that is filled in: guidance also asks what no action would give."""
+    return 1 if path.guidance == 1.0 else 2
 
 
 def repeats(config: WorldConfig, path: PathConfig) -> dict[str, int]:
@@ -143,6 +151,7 @@ def floors(
     products = cost["projections and feed-forward"].flops
     for name, one in cost.items():
         quick = products if name in ("pass", "commit", "projections and feed-forward") else 0.0
+        quick = quick / rows_a_pass(path) if name == "commit" else quick
         found[name] = max(quick / flops_per_s + (one.flops - quick) / values, one.bytes / bytes_per_s)
     often = repeats(config, path)
     apart = ("embed", "pass", "head and sampling", "commit", "decode", "to picture")
@@ -152,7 +161,7 @@ def floors(
 def recomputed(config: WorldConfig, path: PathConfig) -> Cost:
     """A frame of the dynamics model without a cache: the whole window through the blocks at every pass."""
     weight, value = WEIGHT_BYTES[path.arithmetic], VALUE_BYTES[path.arithmetic]
-    stack = dynamics_stack(config)
+    stack = replace(dynamics_stack(config), rows=rows_a_pass(path))
     window = stack.window
     one = stack.projections(weight, value) + stack.spatial(value) * window + stack.temporal(value) * window
     once = Cost(2.0 * stack.tokens * stack.width * config.tokenizer.codes)

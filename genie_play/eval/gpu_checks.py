@@ -32,6 +32,7 @@ from genie_play.types import N_ACTIONS, Frame, Prompt
 # relative, L2: float32 sums in another order (tensor cores are not asked for TF32); bfloat16 keeps eight bits
 NEAR = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+GUIDED = {"guidance": 1.5}
 MARGIN = 1e-4  # of the best two scores, in float32: tokens are compared where it is more
 AGREE = 0.97  # share of tokens that bfloat16 and float32 choose alike under the same past
 
@@ -63,7 +64,7 @@ def checks(device: torch.device, quick: bool) -> dict[str, Callable[[], str]]:
                 label = f"{blocks} blocks against plain, {name} {arithmetic}"
                 found[label] = lambda w=world, b=blocks, a=arithmetic: stacks(w, device, b, a)  # type: ignore[misc]
         captured = "graph" if by_kernel else "static"
-        for more in ({}, {"order": "random"}, {"order": "confidence"}, {"commit": "merged"}, {"ring": "fp8"}):
+        for more in ({}, {"order": "random"}, {"order": "confidence"}, {"commit": "merged"}, {"ring": "fp8"}, GUIDED):
             label = f"{captured} against uncaptured, {name} {more or ''}".strip()
             found[label] = lambda w=world, m=more, c=captured: graphs(w, device, c, **m)  # type: ignore[misc]
         found[f"static against eager, {name} fp32"] = lambda w=world: static_against_eager(w, device)  # type: ignore[misc]

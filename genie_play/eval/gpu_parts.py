@@ -210,6 +210,7 @@ def frames(run: Run) -> None:
         "graph, fused": {"frame": captured, "blocks": "fused"},
         "graph, layer": {"frame": captured, "blocks": "layer"},
         "graph, fused, merged": {"frame": captured, "blocks": "fused", "commit": "merged"},
+        "graph, fused, guided": {"frame": captured, "blocks": "fused", "guidance": 1.5},
         "graph, library": {"frame": captured, "blocks": "library"},
         "graph, plain": {"frame": captured, "blocks": "plain"},
         "eager": {"frame": "eager"},

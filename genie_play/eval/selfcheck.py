@@ -35,7 +35,7 @@ LOGITS = {"fp32": 1e-4, "bf16": 0.04, "int8": 0.06, "fp8": 0.12}
 AGREE = {"fp32": 1.0, "bf16": 0.98, "int8": 0.97, "fp8": 0.95}  # share of the sure tokens that must be the same
 SURE = 1.0  # nats between the best code and the second: a token that no rounding should change
 # how an engine is asked for the most likely code of every place at once: all of them in one pass
-PROBE: dict[str, Any] = {"order": "confidence", "steps": 1, "temperature": 0.0, "last_argmax": True}
+PROBE: dict[str, Any] = {"order": "confidence", "steps": 1, "temperature": 0.0, "last_argmax": True, "guidance": 1.0}
 ACTIONS = (3, 0, 5, 1, 1, 7, 2, 4, 6, 6, 0, 3)
 
 

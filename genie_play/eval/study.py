@@ -35,6 +35,7 @@ from genie_play.types import N_ACTIONS, GenieError
 FORMAT = 1
 STEPS = (1, 2, 4, 8, 25)
 TEMPERATURES = (0.0, 0.4, 0.7, 1.0, 1.5)
+GUIDANCES = (1.0, 1.25, 1.5, 2.0)
 ROUNDS = 7  # frames that a path is timed by, in turn with the shipped one
 BATCH = 8  # clips at a time through the encoder
 REAL, SEEN = "real play, other keys", "real play through the tokenizer"
@@ -48,11 +49,12 @@ class Setting:
     order: str
     temperature: float
     last_argmax: bool
+    guidance: float = 1.0
 
     @classmethod
     def of(cls, path: PathConfig) -> Setting:
         """The setting of a path."""
-        return cls(path.steps, path.order, path.temperature, path.last_argmax)
+        return cls(path.steps, path.order, path.temperature, path.last_argmax, path.guidance)
 
 
 @dataclass(frozen=True)
@@ -114,28 +116,39 @@ def study(
 
 
 def settings(shipped: Setting, steps: Sequence[int] = STEPS) -> list[Setting]:
-    """The rows: the shipped one; passes by order; temperatures by order at the shipped passes; and the last pass drawn
-    like the others (or not) by passes."""
+    """The rows: the shipped one; passes by order; temperatures by order at the shipped passes; the last pass drawn
+    like the others (or not) by passes; and guidance."""
     found = [shipped]
     found += [replace(shipped, order=order, steps=n) for order in schedule.ORDERS for n in steps]
     found += [replace(shipped, order=order, temperature=t) for order in schedule.ORDERS for t in TEMPERATURES]
     found += [replace(shipped, steps=n, last_argmax=not shipped.last_argmax) for n in steps]
+    found += [replace(shipped, guidance=g) for g in GUIDANCES]
     return list(dict.fromkeys(found))
 
 
 def table(found: dict[str, Any]) -> list[str]:
     """The rows as a Markdown table. A star marks those that no other row beats in everything that is asked."""
-    head = ["passes", "order", "temperature", "last pass", "next frame dB", "delta-t dB", "edges", "avatar %"]
-    head += ["encoder Frechet distance", "ms a frame", "times the shipped", ""]
+    head = ["passes", "order", "temperature", "last pass", "guidance"]
+    head += [
+        "next frame dB",
+        "delta-t dB",
+        "edges",
+        "avatar %",
+        "encoder Frechet distance",
+        "ms a frame",
+        "times the shipped",
+        "",
+    ]
     rows: list[list[Any]] = []
     for name, q in found.get("baselines", {}).items():
-        rows.append([name, "", "", "", *_cells(q), ""])
+        rows.append([name, "", "", "", "", *_cells(q), ""])
     best = pareto(found["rows"])
     for row in sorted(found["rows"], key=lambda row: _order(row["setting"])):
         s = row["setting"]
         last = "likeliest" if s["last_argmax"] else "drawn"
         star = ("shipped " if s == found.get("shipped") else "") + ("*" if row in best else "")
-        rows.append([s["steps"], s["order"], f"{s['temperature']:g}", last, *_cells(row), star.strip()])
+        setting = s["steps"], s["order"], f"{s['temperature']:g}", last, f"{s.get('guidance', 1.0):g}"
+        rows.append([*setting, *_cells(row), star.strip()])
     return markdown(head, rows)
 
 
@@ -318,8 +331,10 @@ def _cells(q: dict[str, Any]) -> list[str]:
 
 def _name(setting: Setting) -> str:
     last = "likeliest last" if setting.last_argmax else "all drawn"
-    return f"{setting.steps} passes, {setting.order}, temperature {setting.temperature:g}, {last}"
+    guided = f", guidance {setting.guidance:g}" if setting.guidance != 1.0 else ""
+    return f"{setting.steps} passes, {setting.order}, temperature {setting.temperature:g}, {last}{guided}"
 
 
 def _order(setting: dict[str, Any]) -> tuple[Any, ...]:
-    return setting["order"], not setting["last_argmax"], setting["temperature"], setting["steps"]
+    drawn = setting["order"], not setting["last_argmax"], setting["temperature"], setting["steps"]
+    return *drawn, setting.get("guidance", 1.0)

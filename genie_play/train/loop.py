@@ -453,7 +453,7 @@ class Trainer:
         torch.random.set_rng_state(generator_state)
         if file.exists():
             known, header = load_genie(file)
-            if to_dict(header.world) != to_dict(self.world):
+            if _trained(to_dict(header.world)) != _trained(to_dict(self.world)):
                 raise CheckpointError(f"{file} was made with another configuration; choose another --out")
             genie.load_state_dict(known.state_dict())
         there = {name: stage for stage in stages_of(self.run.preset, self.run.recipe).values() for name in stage.learns}
@@ -485,7 +485,8 @@ class Trainer:
         with safe_open(path, framework="pt") as file:
             made = json.loads(file.metadata()[META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        same = made["world"] == json.loads(json.dumps(to_dict(self.world))) and made["stage"] == to_dict(self.config)
+        world = json.loads(json.dumps(to_dict(self.world)))
+        same = _trained(made["world"]) == _trained(world) and made["stage"] == to_dict(self.config)
         pool = made.get("pool", 0)
         if not same or self.pool not in (None, pool):
             raise CheckpointError(
@@ -561,7 +562,11 @@ def fresh_header(world: WorldConfig) -> checkpoint.Header:
     """The header of a world nothing is known of yet."""
     sample = world.sample
     path = PathConfig(
-        order=sample.order, steps=sample.steps, temperature=sample.temperature, last_argmax=sample.last_argmax
+        order=sample.order,
+        steps=sample.steps,
+        temperature=sample.temperature,
+        last_argmax=sample.last_argmax,
+        guidance=sample.guidance,
     )
     labels = tuple(Label(code) for code in range(world.actions.codes))
     return checkpoint.Header(world=world, path=path, labels=labels, idle=0)
@@ -588,6 +593,11 @@ def fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 faster than float32 (AVX512-BF16 or AMX)."""
     capabilities = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(capabilities())
+
+
+def _trained(world: dict[str, Any]) -> dict[str, Any]:
+    """What training depends on of a world's config; how it is sampled may change under a run."""
+    return {name: value for name, value in world.items() if name != "sample"}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
