@@ -99,7 +99,7 @@ class SampleConfig:
     order: str = "halton"  # halton | random | confidence
     temperature: float = 0.7  # belongs to the order: confidence wants another
     last_argmax: bool = True  # the last pass takes the most likely code
-    guidance: float = 1.0  # how much of what an action says counts; 1: as much as it says, at half the cost
+    guidance: float = 1.0  # how much of what an action says counts; 1: as much as it says, in one row a pass, not two
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _paper(name: str, layers: int, width: int, heads: int, head_dim: int, big: b
 
 
 DRAWN = SampleConfig(temperature=1.0, last_argmax=False)  # as the dynamics were taught, in every pass
-# a pass that guides costs two, and two do as well as four (docs/worlds.md)
+# a guided pass runs two rows, and two passes do as well as four (docs/worlds.md)
 GUIDED = dataclasses.replace(DRAWN, steps=2, guidance=1.5)
 
 PRESETS: dict[str, WorldConfig] = {

@@ -36,7 +36,7 @@ CHOICES = {
     "commit": ("apart", "merged"),
     "ring": ("plain", "fp8"),
 }
-STRONGEST = 10.0  # guidance; worlds fall apart from 2 or 3 on
+STRONGEST = 10.0  # guidance; at 2.5 `doodle` falls apart (docs/worlds.md)
 WIDEST = 512  # layers up to here wait for launches, wider ones for products (reckoned, not measured)
 # of hidden states after a stack (relative, L2) against plain blocks: sums in another order, and roundings of the kind
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp8": 0.15}

@@ -147,7 +147,7 @@ def table(found: dict[str, Any]) -> list[str]:
         s = row["setting"]
         last = "likeliest" if s["last_argmax"] else "drawn"
         star = ("shipped " if s == found.get("shipped") else "") + ("*" if row in best else "")
-        setting = s["steps"], s["order"], f"{s['temperature']:g}", last, f"{s.get('guidance', 1.0):g}"
+        setting = s["steps"], s["order"], f"{s['temperature']:g}", last, f"{s['guidance']:g}"
         rows.append([*setting, *_cells(row), star.strip()])
     return markdown(head, rows)
 
@@ -337,4 +337,4 @@ def _name(setting: Setting) -> str:
 
 def _order(setting: dict[str, Any]) -> tuple[Any, ...]:
     drawn = setting["order"], not setting["last_argmax"], setting["temperature"], setting["steps"]
-    return *drawn, setting.get("guidance", 1.0)
+    return *drawn, setting["guidance"]
