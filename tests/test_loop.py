@@ -704,6 +704,61 @@ def test_the_first_key_is_remembered_and_takes_over_from_the_tape(tmp_path):
     assert desk.session.index == 2
 
 
+def test_the_tape_is_taken_over_with_all_that_led_to_it(tmp_path):
+    """Beside it lies its play-through: what the world remembers is what it did remember, not four pictures."""
+    made = Desk()
+    made.play(7)
+    (file,) = paths.sessions().glob("*.gplay")
+    replay = journal.read(file)
+    assert [node.i for node in replay.nodes.values()] == list(range(8))
+    file.rename(tmp_path / "tape.gplay")
+    made.app.close()
+    desk = Desk(start=False)
+    desk.app.begin(None, 5)
+    desk.app.opener.show_tape(Tape(save_tape(tmp_path / "tape.webp"), (24, 32)))
+    desk.wait(0.45)
+    assert [verb for _, verb, *_ in desk.engine.log][:2] == ["reset", "restore"]  # while nobody waits for it
+    assert not list(paths.sessions().glob("*"))
+    assert "step" not in desk.texts  # nor is there a play-through yet, to whom it may concern
+    at = round(desk.world_shown()[0, 0, 0] / 20)
+    assert 2 < at < 7
+    desk.tap("d", wait=0.3)
+    session = desk.session
+    assert f"step {at + 1}" in desk.texts
+    assert session.index == at + 1
+    assert session.seed == 5
+    assert len(session.prompt.pictures) == 1
+    (played,) = paths.sessions().glob("*.gplay")
+    told = journal.read(played)
+    assert [node.hash for node in told.branch()][: at + 1] == [replay.nodes[i].hash for i in range(at + 1)]
+    assert len(told.nodes) == at + 2
+    desk.key("home")
+    assert session.index == 0  # one may walk back into what the tape showed
+
+
+@pytest.mark.parametrize("wrong", ["another", "damaged", "short"])
+def test_a_tape_whose_play_through_is_not_this_worlds_is_taken_over_by_its_pictures(tmp_path, wrong):
+    made = Desk()
+    made.play(1 if wrong == "short" else 7)
+    (file,) = paths.sessions().glob("*.gplay")
+    lines = file.read_text().splitlines()
+    if wrong == "another":
+        lines[0] = json.dumps({**json.loads(lines[0]), "checkpoint": {"name": "other", "sha256": "ab" * 32}})
+    elif wrong == "damaged":
+        lines[2] = "nonsense"
+    (tmp_path / "tape.gplay").write_text("\n".join(lines) + "\n")
+    file.unlink()
+    made.app.close()
+    desk = Desk(start=False)
+    desk.app.begin(None, 5)
+    desk.app.opener.show_tape(Tape(save_tape(tmp_path / "tape.webp"), (24, 32)))
+    desk.wait(0.45)
+    desk.tap("d", wait=0.3)
+    assert desk.session.index == 1
+    assert len(desk.session.prompt.pictures) == 4
+    assert "other" not in desk.texts
+
+
 def test_no_key_no_take_over(tmp_path):
     desk = Desk(start=False)
     desk.app.begin(None, 5)

@@ -25,12 +25,13 @@ from genie_play.play.saving import file_name
 from genie_play.play.screens.home import prompt_files
 from genie_play.play.screens.play import PlayScreen
 from genie_play.play.settings import Settings
-from genie_play.play.tape import find_tape
+from genie_play.play.tape import Tape, find_tape
 from genie_play.session import journal
 from genie_play.session.journal import Replay, Writer
 from genie_play.types import GenieError, Pixels, Prompt
 
-LEAD = 4  # pictures of the tape that its world is taken over with
+LEAD = 4  # pictures of a tape that its world is taken over with, where nothing but pictures is known of it
+LEAP = 8  # frames of a tape that an engine goes through at once: further ahead it would rebuild, and cache less
 GREY = 150
 CLEARER = 0.25  # dB by which another world must show a picture better to be worth the way
 QUICK = 32 << 20  # bytes of a world whose header is read before the first painting
@@ -94,6 +95,8 @@ class Opener:
         # a picture, its source, and the worlds that it may be played in
         self._undecided: tuple[pictures.Picture, Any, dict[str, Path]] | None = None
         self._replay: tuple[Path, Replay | None] | None = None  # one to go on with, once it is read
+        self._taped: Replay | None = None  # the play-through that the tape shows
+        self._walked = 0  # so far the engine was asked to go through it
         self._learned = False
 
     def begin(self, picture: str | None, seed: int | None) -> None:
@@ -153,8 +156,11 @@ class Opener:
         if info is not None and path is not None and replay is not None:
             self._replay = None
             self._resume(path, replay)
-        if player.keys.tap is not None and player.started and not player.touched:
-            self._take_over()
+        if player.started and not player.touched:
+            if player.keys.tap is not None:
+                self._take_over()
+            elif info is not None and self._screen.tape is not None:
+                self._walk()
 
     def change_world(self, name: str, chosen: bool = True) -> None:
         """Another engine; the play-through that was is in its journal. What a person has chosen stays chosen."""
@@ -196,10 +202,22 @@ class Opener:
         if self.world.file is None or header.file != self.world.file:
             return
         self._screen.world = header.world.name
+        self._taped, self._walked = None, 0
         if self._source is None and self._replay is None:
-            self._screen.play_tape(find_tape(self.world.file.parent, header.world.size))
+            self.show_tape(find_tape(self.world.file.parent, header.world.size))
         self._player.keys.learn(header.labels, header.idle, self._own_slots(header.sha256))
         self._know(header.world.size)
+
+    def show_tape(self, tape: Tape | None) -> None:
+        """Show a tape until somebody plays, and read the play-through beside it, if there is one."""
+        self._screen.play_tape(tape)
+        if tape is not None and (path := tape.path.with_suffix(".gplay")).exists():
+            self._jobs.start(
+                lambda: journal.read(path), self._know_tape, lambda error: _log.info("the tape's own replay: %s", error)
+            )
+
+    def _know_tape(self, replay: Replay) -> None:
+        self._taped = replay
 
     def _own_slots(self, sha256: str) -> list[int] | None:
         return self._settings.values.slots.get(sha256)
@@ -269,13 +287,36 @@ class Opener:
         self._player.keys.take()
 
     def _take_over(self) -> None:
-        """The first key: the world goes on from what the tape shows at this moment."""
+        """The first key: the world goes on from what the tape shows at this moment, with all that led to it."""
         if self._screen.tape is not None:
-            lead = self._screen.leave_tape(LEAD)
+            at, lead = self._screen.leave_tape(LEAD)
             if lead.shape[1:3] == self.size:
                 self._player.picture = lead[-1]
-                self._start(Prompt(lead, "tape"))
-        self._player.touched = True
+                if not self._go_on(at):
+                    self._start(Prompt(lead, "tape"))
+        self._player.touched, self._seed = True, None
+
+    def _walk(self) -> None:
+        """Let the engine go through the tape, a few frames at a time, while nobody waits: what it caches on the way
+        makes taking over quick, wherever on the tape that will be."""
+        session, engine = self._player.session, self._player.engine
+        if self._taped is None or session is None or not session.has_frame or engine.busy:
+            return
+        if self._walked < self._taped.last:
+            self._walked = min(self._walked + LEAP, self._taped.last)
+            self._go_on(self._walked)
+
+    def _go_on(self, at: int) -> bool:
+        """Go on with the tape's own play-through at that frame; False where it is not this world's, or not there."""
+        if self._taped is None or [node.index for node in self._taped.nodes.values()][at : at + 1] != [at]:
+            return False
+        try:
+            self._player.resume(self._taped.until(at, new_seed() if self._seed is None else self._seed), self._writer())
+        except GenieError as error:
+            _log.info("the tape's own replay: %s", error)
+            self._taped = None
+            return False
+        return True
 
     # replays
 

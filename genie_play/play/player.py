@@ -118,7 +118,8 @@ class Player:
             return self.engine.status if not self.engine.ready else "reading the picture"
         if self.rewinding:
             return "rewinding"
-        if self._restore or (self.session is not None and self.session.pending in ("restore", "load")):
+        going = self._restore or (self.session is not None and self.session.pending in ("restore", "load"))
+        if going and self.touched:
             return "going there"
         if self.paused:
             return "paused"

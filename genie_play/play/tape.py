@@ -1,6 +1,7 @@
 """A recording of a shipped world, shown until its engine is there.
 
-Frames are decoded when their time comes, so that opening one costs nothing. Knows Pillow, no engine and no window.
+Frames are decoded when their time comes, so that opening one costs nothing. The play-through that it shows may lie
+beside it, one node a frame. Knows Pillow, no engine and no window.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Tape:
     """Plays a GIF, WebP or APNG file round and round, at the size (height, width) of its world."""
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
+        self.path = path
         self._image = Image.open(path)
         self._frames: list[Pixels] = []
         self._seconds: list[float] = []
@@ -35,14 +37,15 @@ class Tape:
 
     def frame(self, seconds: float) -> Pixels:
         """What is on the tape so many seconds after its start: (H, W, 3)."""
-        return self._frames[self._at(seconds)]
+        return self._frames[self.at(seconds)]
 
     def last(self, seconds: float, count: int) -> NDArray[np.uint8]:
         """The pictures up to that time, oldest first: (K, H, W, 3) with K up to `count`."""
-        at = self._at(seconds)
+        at = self.at(seconds)
         return np.stack(self._frames[max(at + 1 - count, 0) : at + 1])
 
-    def _at(self, seconds: float) -> int:
+    def at(self, seconds: float) -> int:
+        """The number of the frame that is on the tape then."""
         at = 0
         while True:
             # the time of a lap is known once all of it was decoded

@@ -98,6 +98,16 @@ class Replay:
             node = None if node.parent is None else self.nodes[node.parent]
         return found[::-1]
 
+    def until(self, i: int, seed: int) -> Replay:
+        """As if it had ended when node `i` was new, with another seed in force for what comes next."""
+        reader = _Reader(self.header)
+        for event in self.events:
+            if reader.newest >= i:
+                break
+            reader.take(event)
+        reader.take({"e": "seed", "seed": seed})
+        return reader.replay(cut=False)
+
     def history(self, i: int | None = None, seed: int | None = None) -> History:
         """The history up to node `i` (the last one, if left out), for steps to come under `seed`.
 

@@ -65,11 +65,11 @@ class PlayScreen:
         """Show a tape, from its start, until somebody plays."""
         self.tape, self.since = tape, self.now
 
-    def leave_tape(self, count: int) -> NDArray[np.uint8]:
-        """End the tape; its last pictures up to what is on the screen, (K, H, W, 3)."""
+    def leave_tape(self, count: int) -> tuple[int, NDArray[np.uint8]]:
+        """End the tape: the number of the frame on the screen, and the last pictures up to it, (K, H, W, 3)."""
         assert self.tape is not None
-        last, self.tape = self.tape.last(self.now - self.since, count), None
-        return last
+        tape, seconds, self.tape = self.tape, self.now - self.since, None
+        return tape.at(seconds), tape.last(seconds, count)
 
     def seek(self, pos: tuple[int, int]) -> int | None:
         """The step at a place of the timeline; None beside it."""
@@ -194,7 +194,7 @@ class PlayScreen:
         items: list[Item] = [Box(Rect(0, 0, canvas.width, px(TOP)), PANEL)]
         x = px(20)
         parts: list[tuple[str, tuple[int, ...]]] = [(self.world, INK)]
-        if session is not None and session.started:
+        if session is not None and session.started and player.touched:
             parts += [(f"step {session.index}", DIM), (f"seed {session.seed}", DIM)]
         if player.meter.rate:
             parts.append((f"{player.meter.rate:.1f} frames/s", DIM))
@@ -236,7 +236,7 @@ class PlayScreen:
         self.timeline = line.grow(px(9))._replace(x=line.x, w=line.w)
         items.append(Box(line, RAISED, px(3)))
         y = top + px(43)
-        if session is None or not session.started:
+        if session is None or not session.started or not self.player.touched:
             return [*items, canvas.text("F1 keys    Esc menu", px(20), y, SMALL, FAINT)]
         length = max(session.length, 1)
         at = line.x + round(line.w * session.index / length)
