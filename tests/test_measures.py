@@ -165,3 +165,15 @@ def test_table_shows_what_is_asked_and_whether_it_is_there():
     text = table([Row("play", "a thing", 0.5, "dB", "1.2", 0.7), Row("play", "another", 3.0)])
     assert "| play | a thing | 0.5 dB | 1.2 | 0.7 or more | **no** |" in text
     assert text.count("\n") == 4
+
+
+def test_strange_colours_are_those_that_nothing_known_is_near():
+    known = np.zeros((1, 4, 4, 3), np.uint8)
+    known[..., 1] = 130
+    assert measures.strange(known, known) == 0
+    near, far = known.copy(), known.copy()
+    near[..., 0], far[0, 0, :, 0] = measures.SHADES, 2 * measures.SHADES
+    assert measures.strange(near, known) == 0
+    assert measures.strange(far, known) == 0.25
+    # the darkest and the lightest are not neighbours
+    assert measures.strange(np.full_like(known, 255), np.zeros_like(known)) == 1

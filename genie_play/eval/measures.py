@@ -17,6 +17,7 @@ from genie_play.data.levels import KINDS
 
 Pictures = NDArray[np.uint8]  # (..., H, W, 3)
 WINDOW = 11  # pixels a side that `ssim` compares at once
+SHADES = 16  # levels of a channel that count as one colour
 REACH = 10  # largest shift, in pixels, that `displacement` looks for
 
 
@@ -192,6 +193,17 @@ def off(share: NDArray[np.float64], real: NDArray[np.float64], least: float) -> 
     times = share / np.maximum(real, 1e-9)
     there = np.maximum(times[real >= least], 1e-9)
     return float(np.maximum(there, 1 / there).max(initial=1.0)), times
+
+
+def strange(pictures: Pictures, known: Pictures) -> float:
+    """Share of the pixels (n, H, W, 3) whose colour no pixel of `known` (m, H, W, 3) has, give or take: colours are
+    told apart by cubes of SHADES levels a side, and those next to one that is there count as there."""
+    side = 256 // SHADES
+    there = np.zeros((side + 2,) * 3, bool)
+    there[tuple((known // SHADES + 1).reshape(-1, 3).T)] = True
+    for axis in range(3):
+        there = there | np.roll(there, 1, axis) | np.roll(there, -1, axis)
+    return 1 - float(there[tuple((pictures // SHADES + 1).reshape(-1, 3).T)].mean())
 
 
 def apart(futures: NDArray[np.uint8]) -> NDArray[np.float64]:

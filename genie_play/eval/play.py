@@ -18,7 +18,7 @@ from tqdm import tqdm
 from genie_play.data.levels import KINDS
 from genie_play.eval import measures
 from genie_play.eval.probe import JUMP, TICKS, Probe, hold, hold_key, motion, probe, standing
-from genie_play.eval.subject import SEED, Codes, Pictures, Subject, encode, grid
+from genie_play.eval.subject import SEED, Codes, Pictures, Subject, decode, encode, grid
 from genie_play.eval.table import Row
 from genie_play.types import N_ACTIONS
 
@@ -26,6 +26,7 @@ HOLD = 40  # ticks of a hold that must not leave the level
 KEPT = 0.35  # of a start's edge energy, in the whole picture and below its middle: less is an empty sky or solid ground
 ALIKE = 2.0  # grey levels: futures that differ by no more are one and the same
 LOOK_EVERY = 50  # steps of long play between looks at its futures
+KEPT_FRAMES = 12  # of a long play, besides its first
 COUNT_EVERY = 10  # steps of long play between frames whose kinds of land are counted
 RARE = 0.01  # share of real play's pictures from which a kind of land counts
 
@@ -133,16 +134,21 @@ def walks(subject: Subject) -> list[Row]:
     count, length = subject.size.walks, subject.size.walk
     game, players = subject.unseen.games(7, count)
     start = game.render()
+    every = max(length // KEPT_FRAMES, 1)
     real, tokens = [measures.edge_energy(start)], [encode(subject.genie, start[:, None])[:, 0]]
     recent = deque([start], subject.genie.config.tokenizer.window)
+    true, rebuilt = [start], [decode(subject.genie, tokens[0][:, None], start)[:, -1]]
     for t in range(1, length + 1):
         game.step(players.keys(game))
         recent.append(game.render())
         real.append(measures.edge_energy(recent[-1]))
         if t % COUNT_EVERY == 0:
             tokens.append(encode(subject.genie, np.stack(recent, 1))[:, -1])
+        if t % every == 0:
+            true.append(recent[-1])
+            rebuilt.append(decode(subject.genie, encode(subject.genie, np.stack(recent, 1)), start)[:, -1])
     truth = np.stack(real, 1)
-    found = play_on(subject, start, random_codes(count, length, SEED), max(length // 12, 1))
+    found = play_on(subject, start, random_codes(count, length, SEED), every)
     usual = truth.mean(1)
     ends, real_ends = found.ends(usual), measures.ended(truth, usual)
     over = np.sort(ends[ends <= length])
@@ -155,6 +161,7 @@ def walks(subject: Subject) -> list[Row]:
     return [
         Row("play", "random play that does not end", 100 * float((ends > length).mean()), "%", beside),
         _land(subject, found.tokens, np.stack(tokens, 1)),
+        _colours(found.kept, np.stack(true, 1), np.stack(rebuilt, 1)),
     ]
 
 
@@ -168,6 +175,18 @@ def _land(subject: Subject, made: Codes, real: Codes) -> Row:
     each = ", ".join(f"{KINDS[k]} {times[k]:.2f}" for k in np.flatnonzero(second >= RARE))
     beside = f"times as much as in real play: {each}; real play's first half against its second: {usual:.2f}"
     return Row("play", "land of the second half, what is farthest off", worst, "times", beside)
+
+
+def _colours(made: Pictures, real: Pictures, rebuilt: Pictures) -> Row:
+    """Whether looks stay, in the second half of long play (P, n, H, W, 3), against real play from the same starts."""
+    half = real.shape[1] // 2
+
+    def strange(pictures: Pictures, other: int = 0) -> float:
+        each = [measures.strange(p[half:], k) for p, k in zip(pictures, np.roll(real, other, 0), strict=True)]
+        return 100 * float(np.mean(each))
+
+    beside = f"real play through the tokenizer {strange(rebuilt):.1f}, play of another start {strange(real, 1):.1f}"
+    return Row("play", "pixels of the second half in colours that real play lacks", strange(made), "%", beside)
 
 
 def play_on(subject: Subject, start: Pictures, told: torch.Tensor, every: int) -> Free:
