@@ -262,6 +262,59 @@ def test_masks_and_corruption():
     assert changed.max() <= 0.35
 
 
+def test_context_that_turns_to_other_colours_begins_as_it_is_and_turns_little_by_little(eight, monkeypatch):
+    genie = Genie(preset("tiny"))
+    frames = torch.from_numpy(eight.batch(0, 8, 8)).float() / 255
+    clean = genie.tokenizer.encode(frames)
+    monkeypatch.setattr(genie.tokenizer, "encode", lambda clips: torch.full(clips.shape[:2] + clean.shape[2:], -1))
+    few, runs = round(stages.TURNED * 8), []
+    for index in range(12):
+        step = stages.Step(index, 12, torch.Generator().manual_seed(index))
+        shown = stages.with_other_colours(genie, frames, clean, step)
+        assert torch.equal(shown[:-few], clean[:-few])
+        turned = (shown == -1)[-few:].all(-1)
+        assert torch.equal(shown[-few:][~turned], clean[-few:][~turned])
+        assert not turned[:, 0].any()  # the picture that was given is what it was
+        assert ((turned[:, 1:] != turned[:, :-1]).sum(1) <= 2).all()  # one run
+        runs += turned.sum(1).tolist()
+    assert max(runs) > 4
+    step = stages.Step(0, 1, torch.Generator().manual_seed(0))
+    ramp = torch.linspace(0, 1, 8)[:, None, None, None].expand(8, 8, 1, 1, 1)
+    other = stages.recolour(frames, ramp, step)
+    assert torch.equal(other[:, 0], frames[:, 0])
+    assert other.min() >= 0
+    assert other.max() <= 1
+    off = (other - frames).abs().mean((2, 3, 4))
+    assert (off[:, 7] > 0.03).all()
+    assert (off[:, 7] > off[:, 1]).all()
+    # what was of one colour is of one colour still
+    assert (other[:, 7, 0, 0] == other[:, 7, 0, 1]).all(-1)[(frames[:, 7, 0, 0] == frames[:, 7, 0, 1]).all(-1)].all()
+
+
+def test_strays_are_blocks_of_another_clip_in_a_run_of_frames():
+    clean = torch.arange(400)[:, None, None].expand(400, 12, 8 * 10)
+    step = stages.Step(0, 1, torch.Generator().manual_seed(0))
+    shown = stages.with_strays(clean, (8, 10), step)
+    hit = shown != clean
+    assert (shown[hit] == (clean[hit] - 1) % 400).all()
+    assert not hit[:, 0].any()
+    with_one = hit.any(-1).any(-1)
+    assert abs(with_one.float().mean() - stages.STRAYS) < 0.08
+    middle = 0
+    for clip in hit[with_one].unflatten(2, (8, 10)):
+        rows, columns = (torch.nonzero(clip.any(0).any(d))[:, 0] for d in (1, 0))
+        for places in (rows, columns):
+            assert len(places) <= stages.STRAY_SIDE
+            assert len(places) == places[-1] - places[0] + 1
+        # the same block in all frames that have it
+        there = clip.any(-1).any(-1)
+        assert (clip[there] == clip[there][0]).all()
+        middle += rows[0] <= 4 <= rows[-1] + 1 and columns[0] <= 5 <= columns[-1] + 1
+    assert middle > 0.4 * int(with_one.sum())  # were they anywhere, a seventh
+    alone = stages.with_strays(clean[:1], (8, 10), step)
+    assert torch.equal(alone, clean[:1])
+
+
 class Elsewhere(stages.Step):
     """A step whose random numbers are on a device that cannot be asked for them."""
 

@@ -29,6 +29,9 @@ EDGE_PATCH = 8  # pixels
 NEAR_CODES = 8  # neighbours of a code that corruption draws from
 OWN_TEMPERATURE = 1.0
 GAP_EVERY = 100  # steps between looks at what the codes are worth
+TURNED = 0.35  # share of the clips whose context turns to other colours
+STRAYS = 0.35  # share of the clips with a block of another clip in their context
+STRAY_SIDE = 3  # tokens of such a block a side, at most
 SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
 
 
@@ -153,7 +156,8 @@ def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     near = near_codes(genie.tokenizer)
     mask = draw_mask(clean.shape, step).to(device)
     actions = actions.masked_fill(step.rand(clips, count, device=device) < DROP_ACTION, dynamics.no_action)
-    context, levels = corrupt(clean, near, dynamics.config.noise_levels, step)
+    shown = with_strays(with_other_colours(genie, frames, clean, step), dynamics.grid, step)
+    context, levels = corrupt(shown, near, dynamics.config.noise_levels, step)
     if step.progress >= SELF_CONTEXT:
         context = with_own_frames(genie, clean, context, actions, levels, step)
     hidden = dynamics(clean.masked_fill(mask, dynamics.mask_id), actions, context, levels)
@@ -249,6 +253,69 @@ def corrupt(clean: Tensor, near: Tensor, levels: int, step: Step) -> tuple[Tenso
 
 
 @torch.no_grad()
+def with_other_colours(genie: Genie, frames: Tensor, clean: Tensor, step: Step) -> Tensor:
+    """In some clips let a run of context frames turn, little by little, to other colours; (B, T, N) tokens.
+
+    In long play colours turn and nothing leads back: what was learned copies the last frame. Here the frame to guess
+    has the colours of the first one, whatever the frames before it have.
+    """
+    few = max(round(TURNED * len(clean)), 1)
+    some, device = frames[-few:].float(), clean.device
+    ramp = 1 + 24 * step.rand(few, 1, device=device)
+    most = 0.3 + 0.7 * step.rand(few, 1, device=device)
+    begin, within = _a_run(few, clean.shape[1], step, device)
+    strength = ((torch.arange(clean.shape[1], device=device) + 1 - begin) / ramp).clamp(0, 1) * most * within
+    tokens = genie.tokenizer.encode(recolour(some, strength[..., None, None, None], step))
+    return torch.cat((clean[:-few], torch.where(within[..., None], tokens, clean[-few:])))
+
+
+def recolour(clips: Tensor, strength: Tensor, step: Step) -> Tensor:
+    """Clips (B, T, H, W, 3) in 0..1 blended, by a strength of 0 to 1, with themselves in other colours: channels
+    exchanged in half of them, light and dark in a fifth, another contrast, range and tint in all."""
+    count, device = len(clips), clips.device
+
+    def rand(*shape: int) -> Tensor:
+        return step.rand(count, *shape, device=device)
+
+    order = torch.where(rand(1) < 0.5, rand(3).argsort(-1), torch.arange(3, device=device))
+    other = clips.gather(-1, order[:, None, None, None].expand(clips.shape))
+    other = torch.where(rand(1, 1, 1, 1) < 0.2, 1 - other, other)
+    other = other.clamp_min(1e-4) ** (1.2 * rand(1, 1, 1, 3) - 0.6).exp()
+    low, high = 0.35 * rand(1, 1, 1, 3), 1 - 0.35 * rand(1, 1, 1, 3)
+    return clips + strength * (low + (high - low) * other - clips)
+
+
+def with_strays(shown: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
+    """In some clips show, for a run of frames, a block of another clip's tokens in place of what is there; (B, T, N).
+
+    Half of the blocks lie about the middle, where most cameras keep whoever is played: that one too must come back.
+    """
+    device, (clips, count, _) = shown.device, shown.shape
+    _, within = _a_run(clips, count, step, device)
+    hit = within & (step.rand(clips, 1, device=device) < STRAYS)
+    hit = hit & (step.rand(clips, count, device=device) < 0.3 + 0.7 * step.rand(clips, 1, device=device))
+    middle = step.rand(clips, 1, device=device) < 0.5
+    sides = []
+    for size in grid:
+        length = 1 + (step.rand(clips, 1, device=device) * min(STRAY_SIDE, size)).long()
+        where = step.rand(clips, 1, device=device)
+        near = ((size - length) / 2 + where).long()  # the middle one, or one of the middle two
+        first = torch.where(middle, near.clamp_max(size - length), (where * (size - length + 1)).long())
+        place = torch.arange(size, device=device)
+        sides.append((place >= first) & (place < first + length))
+    block = (sides[0][:, :, None] & sides[1][:, None]).flatten(1)
+    return torch.where(hit[..., None] & block[:, None], shown.roll(1, 0), shown)
+
+
+def _a_run(clips: int, count: int, step: Step, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of the frames of each clip, the first left out, a run of any length: where it begins, (B, 1), and it, (B, T)."""
+    begin = 1 + (step.rand(clips, 1, device=device) * (count - 1)).long()
+    length = 1 + (step.rand(clips, 1, device=device) * (count - 1)).long()
+    time = torch.arange(count, device=device)
+    return begin, (time >= begin) & (time < begin + length)
+
+
+@torch.no_grad()
 def with_own_frames(
     genie: Genie, clean: Tensor, context: Tensor, actions: Tensor, levels: Tensor, step: Step
 ) -> Tensor:
@@ -261,10 +328,7 @@ def with_own_frames(
     half = max(clips // 2, 1)
     some, known, told, level = clean[:half], context[:half], actions[:half], levels[:half]
     dynamics = genie.dynamics
-    begin = 1 + (step.rand(half, 1, device=device) * (count - 1)).long()
-    length = 1 + (step.rand(half, 1, device=device) * (count - 1)).long()
-    time = torch.arange(count, device=device)
-    replaced = ((time >= begin) & (time < begin + length))[..., None]  # (half, T, 1)
+    replaced = _a_run(half, count, step, device)[1][..., None]
     past = known
     for _ in range(1 + step.index % 2):
         order = step.rand(half, count, tokens, device=device).argsort(-1)
