@@ -247,7 +247,7 @@ def _paper(name: str, layers: int, width: int, heads: int, head_dim: int, big: b
 
 DRAWN = SampleConfig(temperature=1.0, last_argmax=False)  # as the dynamics were taught, in every pass
 # a guided pass runs two rows, and two passes do as well as four (docs/worlds.md)
-GUIDED = dataclasses.replace(DRAWN, steps=2, guidance=1.5)
+GUIDED = dataclasses.replace(DRAWN, steps=2, guidance=1.25)
 
 PRESETS: dict[str, WorldConfig] = {
     "tiny": WorldConfig(

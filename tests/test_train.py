@@ -291,30 +291,6 @@ def test_context_that_turns_to_other_colours_begins_as_it_is_and_turns_little_by
     assert (other[:, 7, 0, 0] == other[:, 7, 0, 1]).all(-1)[(frames[:, 7, 0, 0] == frames[:, 7, 0, 1]).all(-1)].all()
 
 
-def test_strays_are_blocks_of_another_clip_in_a_run_of_frames():
-    clean = torch.arange(400)[:, None, None].expand(400, 12, 8 * 10)
-    step = stages.Step(0, 1, torch.Generator().manual_seed(0))
-    shown = stages.with_strays(clean, (8, 10), step)
-    hit = shown != clean
-    assert (shown[hit] == (clean[hit] - 1) % 400).all()
-    assert not hit[:, 0].any()
-    with_one = hit.any(-1).any(-1)
-    assert abs(with_one.float().mean() - stages.STRAYS) < 0.08
-    middle = 0
-    for clip in hit[with_one].unflatten(2, (8, 10)):
-        rows, columns = (torch.nonzero(clip.any(0).any(d))[:, 0] for d in (1, 0))
-        for places in (rows, columns):
-            assert len(places) <= stages.STRAY_SIDE
-            assert len(places) == places[-1] - places[0] + 1
-        # the same block in all frames that have it
-        there = clip.any(-1).any(-1)
-        assert (clip[there] == clip[there][0]).all()
-        middle += rows[0] <= 4 <= rows[-1] + 1 and columns[0] <= 5 <= columns[-1] + 1
-    assert middle > 0.4 * int(with_one.sum())  # were they anywhere, a seventh
-    alone = stages.with_strays(clean[:1], (8, 10), step)
-    assert torch.equal(alone, clean[:1])
-
-
 class Elsewhere(stages.Step):
     """A step whose random numbers are on a device that cannot be asked for them."""
 

@@ -30,8 +30,6 @@ NEAR_CODES = 8  # neighbours of a code that corruption draws from
 OWN_TEMPERATURE = 1.0
 GAP_EVERY = 100  # steps between looks at what the codes are worth
 TURNED = 0.35  # share of the clips whose context turns to other colours
-STRAYS = 0.35  # share of the clips with a block of another clip in their context
-STRAY_SIDE = 3  # tokens of such a block a side, at most
 SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
 
 
@@ -156,7 +154,7 @@ def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     near = near_codes(genie.tokenizer)
     mask = draw_mask(clean.shape, step).to(device)
     actions = actions.masked_fill(step.rand(clips, count, device=device) < DROP_ACTION, dynamics.no_action)
-    shown = with_strays(with_other_colours(genie, frames, clean, step), dynamics.grid, step)
+    shown = with_other_colours(genie, frames, clean, step)
     context, levels = corrupt(shown, near, dynamics.config.noise_levels, step)
     if step.progress >= SELF_CONTEXT:
         context = with_own_frames(genie, clean, context, actions, levels, step)
@@ -283,28 +281,6 @@ def recolour(clips: Tensor, strength: Tensor, step: Step) -> Tensor:
     other = other.clamp_min(1e-4) ** (1.2 * rand(1, 1, 1, 3) - 0.6).exp()
     low, high = 0.35 * rand(1, 1, 1, 3), 1 - 0.35 * rand(1, 1, 1, 3)
     return clips + strength * (low + (high - low) * other - clips)
-
-
-def with_strays(shown: Tensor, grid: tuple[int, int], step: Step) -> Tensor:
-    """In some clips show, for a run of frames, a block of another clip's tokens in place of what is there; (B, T, N).
-
-    Half of the blocks lie about the middle, where most cameras keep whoever is played: that one too must come back.
-    """
-    device, (clips, count, _) = shown.device, shown.shape
-    _, within = _a_run(clips, count, step, device)
-    hit = within & (step.rand(clips, 1, device=device) < STRAYS)
-    hit = hit & (step.rand(clips, count, device=device) < 0.3 + 0.7 * step.rand(clips, 1, device=device))
-    middle = step.rand(clips, 1, device=device) < 0.5
-    sides = []
-    for size in grid:
-        length = 1 + (step.rand(clips, 1, device=device) * min(STRAY_SIDE, size)).long()
-        where = step.rand(clips, 1, device=device)
-        near = ((size - length) / 2 + where).long()  # the middle one, or one of the middle two
-        first = torch.where(middle, near.clamp_max(size - length), (where * (size - length + 1)).long())
-        place = torch.arange(size, device=device)
-        sides.append((place >= first) & (place < first + length))
-    block = (sides[0][:, :, None] & sides[1][:, None]).flatten(1)
-    return torch.where(hit[..., None] & block[:, None], shown.roll(1, 0), shown)
 
 
 def _a_run(clips: int, count: int, step: Step, device: torch.device) -> tuple[Tensor, Tensor]:
