@@ -21,6 +21,7 @@ from genie_play.engine.sampler import Sampler
 from genie_play.engine.state import Pool, Ring, Snapshot
 from genie_play.nn.dynamics import Dynamics
 from genie_play.nn.genie import Genie, save_genie
+from genie_play.play.opening import LEAP
 from genie_play.types import BackendError, Engine, Frame, GenieError, History, Move, Prompt, ReplayError
 
 RECIPES = ("teacher", "paper", "anchored")
@@ -468,6 +469,18 @@ def test_rewinding_what_was_only_loaded_is_cheap_too(engine, recipe, monkeypatch
     for end in range(29, 24, -1):
         assert_same([fresh.restore(history(frames[: end + 1]))], [frames[end]])
     assert passes[0] < 5 * POOL_EVERY
+
+
+def test_a_tape_that_was_gone_through_in_leaps_is_taken_over_cheaply_anywhere(engine, recipe, monkeypatch):
+    frames = play(engine, WANDER)
+    fresh = GenieEngine(genie(recipe))
+    for end in [*range(LEAP, 29, LEAP), 29]:
+        fresh.restore(history(frames[: end + 1]))
+    passes = count_passes(fresh, monkeypatch)
+    for end in (25, 11, 29, 18, 7):
+        passes[0] = 0
+        assert_same([fresh.restore(history(frames[: end + 1]))], [frames[end]])
+        assert passes[0] <= POOL_EVERY
 
 
 def test_given_tokens_are_taken(engine):

@@ -318,6 +318,17 @@ def test_a_world_is_measured_whole_and_the_same_again(copy, bound, tmp_path):
         assert row.value == found[row.stage, row.name], row.name
 
 
+def test_colours_of_long_play_are_those_of_its_own_real_play():
+    real = np.zeros((2, 6, 8, 8, 3), np.uint8)
+    real[1] = 200
+    made = real.copy()
+    made[0, :3] = 100  # the first half is not looked at
+    made[1, 5, :4] = 100  # half of one frame in three, in one play of two
+    row = play._colours(made, real, real)
+    assert np.isclose(row.value, 100 / 12)
+    assert row.beside == "real play through the tokenizer 0.0, play of another start 100.0"
+
+
 def test_gates_are_those_of_the_preset():
     assert gates_of("pocket")[("play", "held jumps that come down within 12 ticks")] == 85
     assert gates_of("spark")[("tokenizer", "PSNR, unseen looks")] == 26

@@ -31,7 +31,7 @@ from genie_play.session.journal import Replay, Writer
 from genie_play.types import GenieError, Pixels, Prompt
 
 LEAD = 4  # pictures of a tape that its world is taken over with, where nothing but pictures is known of it
-LEAP = 8  # frames of a tape that an engine goes through at once: further ahead it would rebuild, and cache less
+LEAP = 8  # frames of a tape that an engine goes through at once: further on than its SLACK it would cache the end alone
 GREY = 150
 CLEARER = 0.25  # dB by which another world must show a picture better to be worth the way
 QUICK = 32 << 20  # bytes of a world whose header is read before the first painting
@@ -202,7 +202,7 @@ class Opener:
         if self.world.file is None or header.file != self.world.file:
             return
         self._screen.world = header.world.name
-        self._taped, self._walked = None, 0
+        self._taped = None
         if self._source is None and self._replay is None:
             self.show_tape(find_tape(self.world.file.parent, header.world.size))
         self._player.keys.learn(header.labels, header.idle, self._own_slots(header.sha256))
@@ -212,12 +212,14 @@ class Opener:
         """Show a tape until somebody plays, and read the play-through beside it, if there is one."""
         self._screen.play_tape(tape)
         if tape is not None and (path := tape.path.with_suffix(".gplay")).exists():
-            self._jobs.start(
-                lambda: journal.read(path), self._know_tape, lambda error: _log.info("the tape's own replay: %s", error)
-            )
 
-    def _know_tape(self, replay: Replay) -> None:
-        self._taped = replay
+            def know(replay: Replay) -> None:
+                if self._screen.tape is tape:  # and not another world's by now
+                    self._taped, self._walked = replay, 0
+
+            self._jobs.start(
+                lambda: journal.read(path), know, lambda error: _log.info("the tape's own replay: %s", error)
+            )
 
     def _own_slots(self, sha256: str) -> list[int] | None:
         return self._settings.values.slots.get(sha256)
@@ -308,7 +310,8 @@ class Opener:
 
     def _go_on(self, at: int) -> bool:
         """Go on with the tape's own play-through at that frame; False where it is not this world's, or not there."""
-        if self._taped is None or [node.index for node in self._taped.nodes.values()][at : at + 1] != [at]:
+        node = None if self._taped is None else self._taped.nodes.get(at)
+        if self._taped is None or node is None or node.index != at:
             return False
         try:
             self._player.resume(self._taped.until(at, new_seed() if self._seed is None else self._seed), self._writer())

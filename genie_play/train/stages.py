@@ -258,7 +258,7 @@ def with_other_colours(genie: Genie, frames: Tensor, clean: Tensor, step: Step) 
     has the colours of the first one, whatever the frames before it have.
     """
     few = max(round(TURNED * len(clean)), 1)
-    some, device = frames[-few:].float(), clean.device
+    some, device = frames[-few:], clean.device
     ramp = 1 + 24 * step.rand(few, 1, device=device)
     most = 0.3 + 0.7 * step.rand(few, 1, device=device)
     begin, within = _a_run(few, clean.shape[1], step, device)
