@@ -36,7 +36,7 @@ from genie_play.data.feed import auto_workers
 from genie_play.nn.genie import Genie, load_genie, save_genie
 from genie_play.train import plan
 from genie_play.train.feeder import POOL, Feeder, pool_for
-from genie_play.train.optimisers import learning_rate, make_optimisers, ramp
+from genie_play.train.optimisers import fast_bfloat16, learning_rate, make_optimisers, ramp
 from genie_play.train.stages import PAPER_STAGES, STAGES, Outcome, Stage, Step
 from genie_play.types import BackendError, CheckpointError, GenieError, Label
 
@@ -587,12 +587,6 @@ def give_back_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32 (AVX512-BF16 or AMX)."""
-    capabilities = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(capabilities())
 
 
 def _trained(world: dict[str, Any]) -> dict[str, Any]:
