@@ -26,11 +26,13 @@ class TokenizerConfig:
 
     height: int = 64
     width: int = 64
-    patch: int = 8
+    patch: int = 8  # pixels across; and down, unless `patch_height` says otherwise
+    patch_height: int = 0
     codes: int = 1024
     code_dim: int = 16
     trunk: str = "conv"  # conv | patch
-    stem: int = 64  # channels of the convolutions at half the token grid's stride (conv trunk only)
+    stem: int = 64  # channels of the convolutions at a finer stride than the token grid's (conv trunk only)
+    fine: int = 0  # pixels, each way, of a place of that stride; 0: half a patch (conv trunk only)
     encoder_width: int = 128
     encoder_blocks: int = 2  # residual convolution blocks on the token grid (conv trunk only)
     encoder_layers: int = 1  # ST blocks on the token grid
@@ -45,9 +47,26 @@ class TokenizerConfig:
     look: bool = False  # the decoder also sees the last picture that was given, and keeps to its look (conv trunk only)
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """Rows and columns of pixels that a token stands for."""
+        return self.patch_height or self.patch, self.patch
+
+    @property
+    def cell(self) -> int:
+        """Pixels, each way, that the decoder's last layer makes at each of its places."""
+        return self.patch if self.trunk == "patch" else self.fine or self.patch // 2
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of such places that a token stands for."""
+        down, across = self.patch_size
+        return down // self.cell, across // self.cell
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tokens (the picture is padded up to whole patches)."""
-        return -(-self.height // self.patch), -(-self.width // self.patch)
+        down, across = self.patch_size
+        return -(-self.height // down), -(-self.width // across)
 
     @property
     def n_tokens(self) -> int:

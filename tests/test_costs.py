@@ -29,6 +29,8 @@ def world(recipe):
     tokenizer = dataclasses.replace(
         config.tokenizer, trunk=trunk, decoder_width=48, decoder_layers=2, ffn=1.25, look=recipe == "look"
     )
+    if recipe == "look":
+        tokenizer = dataclasses.replace(tokenizer, patch=4, patch_height=8, fine=2)
     return dataclasses.replace(config, tokenizer=tokenizer, dynamics=dynamics)
 
 

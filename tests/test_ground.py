@@ -69,8 +69,9 @@ def test_presets_hang_together(name):
     assert world.name == name
     height, width = world.size
     rows, columns = world.tokenizer.grid
-    assert 0 <= rows * world.tokenizer.patch - height < world.tokenizer.patch
-    assert 0 <= columns * world.tokenizer.patch - width < world.tokenizer.patch
+    down, across = world.tokenizer.patch_size
+    assert 0 <= rows * down - height < down
+    assert 0 <= columns * across - width < across
     # clips are two windows or more, so that the ring has wrapped in training too
     assert train.dynamics.frames >= 2 * world.dynamics.window
     assert world.sample.order in schedule.ORDERS

@@ -117,7 +117,7 @@ def test_codes_say_what_they_stand_for():
     kinds = np.zeros((2, 4, 6), np.uint8)
     kinds[:, :2, :2], kinds[:, 2:, 4:], kinds[1, 0, 2] = 1, 4, 5
     tokens = np.array([[7, 0, 0, 0, 0, 2], [7, 3, 0, 0, 0, 2]])
-    said = measures.kinds_of_codes(tokens, kinds, 9, (2, 3), 2)
+    said = measures.kinds_of_codes(tokens, kinds, 9, (2, 3), (2, 2))
     assert said.shape == (9, len(KINDS))
     assert np.allclose(said.sum(1), 1)
     assert said[7, 1] == said[2, 4] == said[0, 0] == 1
@@ -125,7 +125,11 @@ def test_codes_say_what_they_stand_for():
     everywhere = np.bincount(kinds.ravel(), minlength=len(KINDS)) / kinds.size
     assert np.allclose(said[[1, 4, 5, 6, 8]], everywhere)
     # a picture that is not whole patches high ends with its last row
-    assert measures.kinds_of_codes(tokens, kinds[:, :3], 9, (2, 3), 2)[2, 4] == 1
+    assert measures.kinds_of_codes(tokens, kinds[:, :3], 9, (2, 3), (2, 2))[2, 4] == 1
+    # patches of one row and two columns
+    said = measures.kinds_of_codes(np.tile(np.arange(12), (2, 1)), kinds, 12, (4, 3), (1, 2))
+    assert said[0, 1] == said[8, 4] == said[11, 4] == 1
+    assert said[1].tolist() == [0.75, 0, 0, 0, 0, 0.25]
 
 
 def test_what_is_off_is_what_is_there_and_too_much_or_too_little():

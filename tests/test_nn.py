@@ -14,7 +14,7 @@ from genie_play.nn.genie import Genie
 from genie_play.nn.latent_action import LatentActions
 from genie_play.nn.quantize import Quantizer
 from genie_play.nn.st_transformer import LayerPast, STBlock
-from genie_play.nn.tokenizer import Tokenizer
+from genie_play.nn.tokenizer import Conv, Spread, Tokenizer
 
 GRID, CODES, FRAMES = (3, 4), 32, 9
 
@@ -121,10 +121,11 @@ def test_two_streams_with_equal_tokens_agree_where_they_see_the_same():
     assert torch.allclose(x[0], x[1], atol=1e-5)
 
 
-def test_tokenizer_is_causal_and_hides_history():
+@pytest.mark.parametrize("patches", [{}, {"patch": 4, "patch_height": 8, "fine": 2}])
+def test_tokenizer_is_causal_and_hides_history(patches):
     config = TokenizerConfig(
         height=22, width=32, codes=CODES, code_dim=8, stem=16, encoder_width=32, encoder_blocks=1, encoder_heads=2,
-        decoder_width=32, decoder_blocks=1, decoder_heads=2, head_dim=16, window=3,
+        decoder_width=32, decoder_blocks=1, decoder_heads=2, head_dim=16, window=3, **patches,
     )  # fmt: skip
     tokenizer = shaken(Tokenizer(config))
     frames = torch.rand(2, 5, 22, 32, 3, generator=torch.Generator().manual_seed(4))
@@ -234,28 +235,77 @@ def test_our_sizes():
     assert sizes["spark"] < sizes["pocket"]
 
 
+def test_a_token_stands_for_its_own_patch_of_whatever_shape():
+    """Where convolutions see their own place alone, only the norm of the whole picture carries a little elsewhere."""
+    config = TokenizerConfig(
+        height=24, width=32, patch=8, patch_height=4, fine=2, codes=CODES, code_dim=8, stem=8, encoder_width=16,
+        encoder_blocks=0, encoder_layers=0, decoder_width=16, decoder_blocks=0, decoder_layers=0,
+    )  # fmt: skip
+    assert (config.patch_size, config.cells, config.grid, config.n_tokens) == ((4, 8), (2, 4), (6, 4), 24)
+    tokenizer = Tokenizer(config)
+    with torch.no_grad():
+        for module in tokenizer.modules():
+            if isinstance(module, (Conv, torch.nn.Conv2d)):
+                down, across = (module.shape if isinstance(module, Conv) else module.weight.shape)[2:]
+                border = torch.ones(down, across, dtype=torch.bool)
+                border[1:-1, 1:-1] = False
+                module.weight.view(len(module.weight), -1, down, across)[:, :, border] = 0
+    generator = torch.Generator().manual_seed(1)
+    codes, frames = torch.randn(2, 1, 24, 8, generator=generator), torch.rand(1, 1, 24, 32, 3, generator=generator)
+    for row, column in ((2, 1), (5, 3), (0, 0)):
+        changed, painted = codes.clone(), frames.clone()
+        changed[:, :, row * 4 + column] += 1
+        painted[:, :, row * 4 : row * 4 + 4, column * 8 : column * 8 + 8] = 1
+        shown = (tokenizer.decoder(codes) - tokenizer.decoder(changed)).abs().mean((0, 1, 4))
+        patches = shown.unflatten(1, (4, 8)).unflatten(0, (6, 4)).mean((1, 3))
+        latents = (tokenizer.encoder(frames) - tokenizer.encoder(painted)).norm(dim=-1).view(6, 4)
+        for most in (patches, latents):
+            others = torch.ones(6, 4, dtype=torch.bool)
+            others[row, column] = False
+            assert most[row, column] > 10 * most[others].max()
+
+
+def test_channels_spread_as_in_a_pixel_shuffle():
+    x = torch.randn(2, 12, 3, 5, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(Spread((2, 2))(x), torch.nn.functional.pixel_shuffle(x, 2))
+    oblong = Spread((1, 4))(x)
+    assert oblong.shape == (2, 3, 3, 20)
+    assert torch.equal(oblong[:, 1, 2, 4:8], x[:, 4:8, 2, 1])
+
+
+def test_patches_must_divide_into_places():
+    for wrong in ({"patch": 6, "fine": 4}, {"patch": 8, "patch_height": 6, "fine": 4}):
+        with pytest.raises(ValueError, match="do not divide"):
+            Tokenizer(TokenizerConfig(**wrong))
+    with pytest.raises(ValueError, match="do not divide"):
+        Tokenizer(TokenizerConfig(patch=8, patch_height=4, trunk="patch"))
+
+
 # the look of a picture that was given
 
 
-def test_a_picture_recalls_itself_and_what_was_shifted_by_half_a_token():
-    config = dataclasses.replace(preset("tiny").tokenizer, look=True)
+@pytest.mark.parametrize("patch_size", [(8, 8), (8, 4)])
+def test_a_picture_recalls_itself_and_what_was_shifted_by_half_a_token(patch_size):
+    down, across = patch_size
+    config = dataclasses.replace(preset("tiny").tokenizer, look=True, patch=across, patch_height=down, fine=2)
     tokenizer = Tokenizer(config).eval()
     with torch.no_grad():
         tokenizer.decoder.recall.sharpness.fill_(math.log(3000.0))
     noise = torch.rand(2, 24, 32, 3, generator=torch.Generator().manual_seed(1))
     look = tokenizer.look(noise)
-    assert [part.shape for part in look] == [(2, 4 * 12, 8), (2, 4 * 12, 192)]
+    pieces, numbers = 4 * config.n_tokens, 3 * down * across
+    assert [part.shape for part in look] == [(2, pieces, 8), (2, pieces, numbers)]
 
     def recalled(pictures):
         latents = torch.nn.functional.normalize(tokenizer.encoder(pictures[:, None])[:, 0], dim=-1)
-        seen = tokenizer.decoder.recall(latents, look)
-        return (
-            torch.nn.functional.pixel_shuffle(seen.mT.unflatten(2, config.grid), 8)[:, :3].permute(0, 2, 3, 1) / 2 + 0.5
-        )
+        seen = tokenizer.decoder.recall(latents, look)[..., :numbers]  # the sharpest way
+        # rows, columns, colours, pixels down, pixels across
+        patches = seen.unflatten(2, (3, down, across)).unflatten(1, config.grid)
+        return patches.permute(0, 1, 4, 2, 5, 3).reshape(pictures.shape) / 2 + 0.5
 
     with torch.no_grad():
         assert torch.allclose(recalled(noise), noise, atol=1e-3)
-        shifted = torch.roll(noise, (-4, -4), (1, 2))
+        shifted = torch.roll(noise, (-down // 2, -across // 2), (1, 2))
         back = recalled(shifted)[:, :8, :8]  # away from the border, which is repeated and not rolled
         assert torch.allclose(back, shifted[:, :8, :8], atol=1e-3)
 

@@ -54,8 +54,8 @@ class Shown:
         dtype: torch.dtype,
     ) -> None:
         size, n_tokens = (config.height, config.width), config.n_tokens
-        side = config.patch if config.trunk == "patch" else config.patch // 2
-        patches = batch, 3 * side**2, *(places * config.patch // side for places in config.grid)
+        sides = zip(config.grid, config.patch_size, strict=True)
+        patches = batch, 3 * config.cell**2, *(places * side // config.cell for places, side in sides)
         pixels, self.batch = batch * size[0] * size[1] * 3, batch
         # tokens start where four bytes can be read at once
         start = -(-pixels // 16) * 16

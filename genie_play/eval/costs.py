@@ -8,6 +8,7 @@ engine that leaves some out of the last one does a little less than its floor. K
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from genie_play import schedule
@@ -209,23 +210,25 @@ def _decode(config: TokenizerConfig, weight: int, value: int) -> Cost:
 
 def _recall(config: TokenizerConfig, value: int) -> Cost:
     """Looking up what a given picture is like: codes against latents, pieces mixed, a hint to each token, channels."""
-    tokens, pieces, patch = config.n_tokens, LOOK_OFFSETS**2 * config.n_tokens, 3 * config.patch**2
+    tokens, pieces, patch = config.n_tokens, LOOK_OFFSETS**2 * config.n_tokens, 3 * math.prod(config.patch_size)
     seen = LOOK_WAYS * patch
     cost = Cost(2.0 * tokens * pieces * config.code_dim, 4.0 * pieces * config.code_dim)
     cost += Cost(2.0 * LOOK_WAYS * tokens * pieces * patch, 4.0 * pieces * patch)
     cost += Cost(2.0 * tokens * seen * config.decoder_width, seen * config.decoder_width * min(value, 4))
-    numbers = seen // 4 * config.stem * 9  # channels of a quarter of a token's pixels, 3 x 3 places
-    return cost + Cost(2.0 * 4 * tokens * numbers, numbers * min(value, 4))
+    finer = math.prod(config.cells)
+    numbers = seen // finer * config.stem * 9  # channels of the pixels of a finer place, 3 x 3 places
+    return cost + Cost(2.0 * finer * tokens * numbers, numbers * min(value, 4))
 
 
 def _convolutions(config: TokenizerConfig) -> list[tuple[int, int, int, int, int]]:
     """(rows and columns of output a token, channels in, channels out, size) of the decoder's convolutions."""
-    width, stem, patch = config.decoder_width, config.stem, config.patch
+    width, stem, out = config.decoder_width, config.stem, 3 * config.cell**2
     if config.trunk == "patch":
-        return [(1, 1, width, 3 * patch**2, 1)]
+        return [(1, 1, width, out, 1)]
+    finer = config.cells
     return [
         *[(1, 1, width, width, 3)] * (2 * config.decoder_blocks),
-        (1, 1, width, 4 * stem, 3),
-        *[(2, 2, stem, stem, 3)] * 4,
-        (2, 2, stem, 3 * (patch // 2) ** 2, 3),
+        (1, 1, width, math.prod(finer) * stem, 3),
+        *[(*finer, stem, stem, 3)] * 4,
+        (*finer, stem, out, 3),
     ]

@@ -170,16 +170,16 @@ def ended(energy: NDArray[np.float64], real: NDArray[np.float64], run: int = 16)
 
 
 def kinds_of_codes(
-    tokens: NDArray[np.int64], kinds: NDArray[np.uint8], codes: int, grid: tuple[int, int], patch: int
+    tokens: NDArray[np.int64], kinds: NDArray[np.uint8], codes: int, grid: tuple[int, int], patch_size: tuple[int, int]
 ) -> NDArray[np.float64]:
     """What each code says of what it stands for: the share of each of `levels.KINDS` in its patches, (V, K).
 
-    `tokens` (n, N) on a grid of patches of that many pixels, `kinds` (n, H, W). A code that is never seen says what all
-    do together.
+    `tokens` (n, N) on a grid of patches of so many rows and columns of pixels, `kinds` (n, H, W). A code that is never
+    seen says what all do together.
     """
-    (rows, columns), (height, width) = grid, kinds.shape[1:]
-    whole = np.pad(kinds, ((0, 0), (0, rows * patch - height), (0, columns * patch - width)), "edge")
-    patches = whole.reshape(-1, rows, patch, columns, patch)
+    (rows, columns), (down, across), (height, width) = grid, patch_size, kinds.shape[1:]
+    whole = np.pad(kinds, ((0, 0), (0, rows * down - height), (0, columns * across - width)), "edge")
+    patches = whole.reshape(-1, rows, down, columns, across)
     share = np.stack([(patches == kind).mean((2, 4)).reshape(-1) for kind in range(len(KINDS))], 1)
     total = np.zeros((codes, len(KINDS)))
     np.add.at(total, tokens.reshape(-1), share)

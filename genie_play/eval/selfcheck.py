@@ -199,7 +199,7 @@ def _against(engine: GenieEngine, expected: Expected, path: str) -> Iterator[Che
     finally:
         engine.close()
     arithmetic = path.partition("/")[2]
-    allowed = f"({LOGITS[arithmetic]:g} allowed, {AGREE[arithmetic]:.0%} asked)"
+    allowed = f"({LOGITS[arithmetic]:g} allowed, {AGREE[arithmetic]:.0%} of the sure asked)"
     name = "cache against recompute" if arithmetic == "fp32" else f"{arithmetic} against fp32"
     yield Check(name, path, "ok" if found.within(arithmetic) else "failed", f"{found} {allowed}")
 

@@ -171,7 +171,7 @@ class Subject:
             kinds.append(game.kinds())
         tokens, config = encode(self.genie, np.stack(frames, 1)), self.genie.config.tokenizer
         every = np.stack(kinds, 1).reshape(-1, *self.picture_size)
-        return measures.kinds_of_codes(tokens, every, config.codes, config.grid, config.patch)
+        return measures.kinds_of_codes(tokens, every, config.codes, config.grid, config.patch_size)
 
     def _source(self, seed: int, split: str, looks: int, mix: Mapping[str, float]) -> PlatformerSource:
         """The world's own source with the avatar in the middle, as the measures expect."""

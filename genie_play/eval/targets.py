@@ -57,7 +57,7 @@ class Shape:
                 f"{config.name} keeps its first frame in sight; a window of {window} is too short for that"
             )
         rows, columns = self.tokens or tokenizer.grid
-        height, across = (rows * tokenizer.patch, columns * tokenizer.patch)
+        height, across = (rows * tokenizer.patch_size[0], columns * tokenizer.patch_size[1])
         if self.tokens is None:
             height, across = config.size
         return replace(

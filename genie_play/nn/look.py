@@ -21,7 +21,8 @@ SHARPEST, SOFTEST = 40.0, 5.0  # choices at the start of training: about the nea
 
 
 class Look(NamedTuple):
-    """What is kept of pictures: of M pieces of each the unit latents (B, M, d) and pixels (B, M, 3 patch^2), -1..1."""
+    """What is kept of pictures: of M pieces of each the unit latents (B, M, d) and pixels (B, M, P), -1..1. P counts
+    the colours of the pixels of a patch."""
 
     latents: Tensor
     pieces: Tensor
@@ -32,32 +33,39 @@ class Recall(nn.Module):
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.grid, self.patch = config.grid, config.patch
+        self.grid, self.patch_size = config.grid, config.patch_size
         self.sharpness = nn.Parameter(torch.linspace(math.log(SHARPEST), math.log(SOFTEST), LOOK_WAYS))
-        channels, side = 3 * LOOK_WAYS, config.patch // 2
-        self.hint = nn.Linear(channels * config.patch**2, config.decoder_width)
-        self.paste = nn.Sequential(nn.PixelUnshuffle(side), nn.Conv2d(channels * side**2, config.stem, 3, padding=1))
-        nn.init.normal_(self.hint.weight, std=0.3 * (channels * config.patch**2) ** -0.5)
+        channels, cell = 3 * LOOK_WAYS, config.cell
+        numbers = channels * math.prod(config.patch_size)
+        self.hint = nn.Linear(numbers, config.decoder_width)
+        self.paste = nn.Sequential(nn.PixelUnshuffle(cell), nn.Conv2d(channels * cell**2, config.stem, 3, padding=1))
+        nn.init.normal_(self.hint.weight, std=0.3 * numbers**-0.5)
 
     def forward(self, codes: Tensor, look: Look) -> Tensor:
         """Of unit codes (B, ..., N, d) the pieces that are like them, softly chosen at each sharpness:
-        (B, ..., N, S * 3 patch^2). A look of one picture serves the whole batch."""
+        (B, ..., N, S * P). A look of one picture serves the whole batch."""
         alike = codes.flatten(1, -2).float() @ look.latents.mT
         weights = (alike[:, None] * self.sharpness.float().exp()[:, None, None]).softmax(-1)  # (B, S, ..N, M)
         seen = weights.to(look.pieces.dtype) @ look.pieces[:, None]
         return seen.transpose(1, 2).flatten(2).view(*codes.shape[:-1], -1)
 
     def channels(self, seen: Tensor) -> Tensor:
-        """(B, N, S * 3 patch^2) as features (B, stem, 2 rows, 2 columns)."""
-        picture = F.pixel_shuffle(seen.mT.unflatten(2, self.grid), self.patch)
-        features: Tensor = self.paste(picture)
+        """(B, N, S * P) as features (B, stem, h, w) of the trunk's finer places."""
+        (rows, columns), (down, across) = self.grid, self.patch_size
+        whole = seen.view(-1, rows, columns, 3 * LOOK_WAYS, down, across).permute(0, 3, 1, 4, 2, 5)
+        features: Tensor = self.paste(whole.flatten(4, 5).flatten(2, 3))
         return features
 
 
-def cut(pictures: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+def cut(pictures: Tensor, patch_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Pictures (B, 3, H, W), whole patches, shifted by every offset, the border repeated: (B, O, 3, H, W), and their
-    pieces (B, O * N, 3 patch^2)."""
-    steps = range(0, patch, patch // LOOK_OFFSETS)
-    shifted = [F.pad(pictures, (0, x, 0, y), mode="replicate")[..., y:, x:] for y in steps for x in steps]
-    pieces = [F.pixel_unshuffle(one, patch).flatten(2).mT for one in shifted]
-    return torch.stack(shifted, 1), torch.cat(pieces, 1)
+    pieces (B, O * N, P)."""
+    down, across = (range(0, side, side // LOOK_OFFSETS) for side in patch_size)
+    shifted = [F.pad(pictures, (0, x, 0, y), mode="replicate")[..., y:, x:] for y in down for x in across]
+    return torch.stack(shifted, 1), torch.cat([_pieces(one, *patch_size) for one in shifted], 1)
+
+
+def _pieces(pictures: Tensor, down: int, across: int) -> Tensor:
+    """Pictures (B, 3, H, W) to their patches, row by row, (B, N, 3 * down * across)."""
+    patches = pictures.unflatten(3, (-1, across)).unflatten(2, (-1, down))  # (B, 3, rows, down, columns, across)
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)

@@ -6,13 +6,14 @@ across it) and "patch" (the paper's ST-ViViT: linear patches and ST blocks only;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genie_play.config import TokenizerConfig
+from genie_play.config import LOOK_OFFSETS, TokenizerConfig
 from genie_play.nn.look import Look, Recall, cut
 from genie_play.nn.quantize import Quantized, Quantizer
 from genie_play.nn.st_transformer import LayerKV, LayerPast, STBlock, stream_blocks
@@ -41,16 +42,30 @@ class Reconstruction:
 class Conv(nn.Module):
     """A convolution whose weight is stored as a matrix (out, in * k * k), so that Muon can train it."""
 
-    def __init__(self, channels: int, out: int, size: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, out: int, stride: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
-        self.shape, self.stride = (out, channels, size, size), stride
-        self.weight = nn.Parameter(torch.randn(out, channels * size * size) * (channels * size * size) ** -0.5)
+        # three places, or all that a stride steps over and one more on each side
+        self.stride, (down, across) = stride, (3 if step == 1 else step + 2 for step in stride)
+        self.shape, numbers = (out, channels, down, across), channels * down * across
+        self.weight = nn.Parameter(torch.randn(out, numbers) * numbers**-0.5)
         self.bias = nn.Parameter(torch.zeros(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, out, h / stride, w / stride)."""
-        padding = (self.shape[-1] - 1) // 2
-        return F.conv2d(x, self.weight.view(self.shape), self.bias, self.stride, padding)
+        """(B, C, h, w) to (B, out, h, w), each way divided by the stride."""
+        return F.conv2d(x, self.weight.view(self.shape), self.bias, self.stride, padding=1)
+
+
+class Spread(nn.Module):
+    """Channels of a place as so many rows and columns of finer places; a pixel shuffle that may be oblong."""
+
+    def __init__(self, places: tuple[int, int]) -> None:
+        super().__init__()
+        self.places = places
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C * rows * columns, h, w) to (B, C, h * rows, w * columns)."""
+        x = x.unflatten(1, (-1, *self.places)).permute(0, 4, 2, 5, 3, 1)  # (B, h, rows, w, columns, C)
+        return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class ConvBlock(nn.Module):
@@ -59,8 +74,8 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(8, channels)
-        self.first = Conv(channels, channels, 3)
-        self.second = Conv(channels, channels, 3)
+        self.first = Conv(channels, channels)
+        self.second = Conv(channels, channels)
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,18 +89,18 @@ class Encoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        width, patch = config.encoder_width, config.patch
+        width, cell = config.encoder_width, config.cell
         if config.trunk == "conv":
             self.trunk = nn.Sequential(
-                nn.PixelUnshuffle(patch // 2),
-                nn.Conv2d(3 * (patch // 2) ** 2, config.stem, 3, padding=1),
+                nn.PixelUnshuffle(cell),
+                nn.Conv2d(3 * cell**2, config.stem, 3, padding=1),
                 ConvBlock(config.stem),
                 ConvBlock(config.stem),
-                Conv(config.stem, width, 4, stride=2),
+                Conv(config.stem, width, stride=config.cells),
                 *(ConvBlock(width) for _ in range(config.encoder_blocks)),
             )
         else:
-            self.trunk = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(3 * patch**2, width, 1))
+            self.trunk = nn.Sequential(nn.PixelUnshuffle(cell), nn.Conv2d(3 * cell**2, width, 1))
         self.place = nn.Parameter(torch.zeros(config.n_tokens, width))
         self.blocks = nn.ModuleList(
             STBlock(width, config.encoder_heads, config.head_dim, config.ffn, config.window, config.grid, rotary=False)
@@ -113,9 +128,9 @@ class Encoder(nn.Module):
 
 def _whole(pixels: Tensor, config: TokenizerConfig) -> Tensor:
     """Pictures (B, H, W, 3) in 0..1 as a trunk takes them: (B, 3, H, W) in -1..1, filled up to whole patches."""
-    (rows, columns), patch = config.grid, config.patch
+    (rows, columns), (down, across) = config.grid, config.patch_size
     x = pixels.permute(0, 3, 1, 2) * 2 - 1
-    x = F.pad(x, (0, columns * patch - config.width, 0, rows * patch - config.height), mode="replicate")
+    x = F.pad(x, (0, columns * across - config.width, 0, rows * down - config.height), mode="replicate")
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -125,7 +140,7 @@ class Decoder(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        width, patch = config.decoder_width, config.patch
+        width, cell = config.decoder_width, config.cell
         self.enter = nn.Linear(config.code_dim, width)
         self.place = nn.Parameter(torch.zeros(config.n_tokens, width))
         self.blocks = nn.ModuleList(
@@ -138,17 +153,17 @@ class Decoder(nn.Module):
         if config.trunk == "conv":
             self.trunk = nn.Sequential(
                 *(ConvBlock(width) for _ in range(config.decoder_blocks)),
-                Conv(width, 4 * config.stem, 3),
-                nn.PixelShuffle(2),
+                Conv(width, math.prod(config.cells) * config.stem),
+                Spread(config.cells),
                 ConvBlock(config.stem),
                 ConvBlock(config.stem),
                 nn.GroupNorm(8, config.stem),
-                nn.Conv2d(config.stem, 3 * (patch // 2) ** 2, 3, padding=1),
-                nn.PixelShuffle(patch // 2),
+                nn.Conv2d(config.stem, 3 * cell**2, 3, padding=1),
+                nn.PixelShuffle(cell),
             )
         else:
             self.norm = nn.RMSNorm(width, eps=1e-6)
-            self.trunk = nn.Sequential(nn.Conv2d(width, 3 * patch**2, 1), nn.PixelShuffle(patch))
+            self.trunk = nn.Sequential(nn.Conv2d(width, 3 * cell**2, 1), nn.PixelShuffle(cell))
 
     def forward(self, codes: Tensor, hidden_clips: Tensor | None = None, look: Look | None = None) -> Tensor:
         """(B, T, N, d) to pixels (B, T, H, W, 3), about 0..1."""
@@ -173,7 +188,7 @@ class Decoder(nn.Module):
         return x + self.recall.hint(seen), seen
 
     def patches(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(B, N, D) as all but the trunk's last shuffle leaves it: (B, 3 side^2, places, places)."""
+        """(B, N, D) as all but the trunk's last shuffle leaves it: (B, 3 cell^2, places, places)."""
         last = self.trunk[-2].weight
         assert isinstance(last, Tensor)
         x = self.grid(x).to(last.dtype)
@@ -205,6 +220,8 @@ class Tokenizer(nn.Module):
             raise ValueError(f"no tokenizer trunk is called {config.trunk!r}")
         if config.look and config.trunk != "conv":
             raise ValueError("a decoder that keeps to a look has a conv trunk")
+        if any(side % config.cell or (config.look and side % LOOK_OFFSETS) for side in config.patch_size):
+            raise ValueError(f"patches of {config.patch_size} pixels do not divide into places of {config.cell}")
         self.config = config
         self.encoder = Encoder(config)
         self.quantizer = Quantizer(config.codes, config.code_dim)
@@ -226,7 +243,7 @@ class Tokenizer(nn.Module):
         config = self.config
         if not config.look:
             return None
-        shifted, pieces = cut(_whole(pictures, config), config.patch)
+        shifted, pieces = cut(_whole(pictures, config), config.patch_size)
         frames = (shifted.permute(0, 1, 3, 4, 2) * 0.5 + 0.5)[:, :, : config.height, : config.width]
         latents = self.encoder(frames.flatten(0, 1)[:, None]).unflatten(0, frames.shape[:2]).flatten(1, 3)
         return Look(F.normalize(latents.float(), dim=-1), pieces)

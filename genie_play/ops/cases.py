@@ -38,7 +38,7 @@ class Sizes:
     codes: int
     code_dim: int
     picture: tuple[int, int]
-    patch: int  # pixels along a side that the decoder's last convolution gives for each of its places
+    cell: int  # pixels along a side that the decoder's last convolution gives for each of its places
     rotary: bool = True  # with keys of the frame before
 
 
@@ -51,7 +51,7 @@ def sizes(config: WorldConfig, batch: int = 1) -> Sizes:
     return Sizes(
         batch, tokenizer.n_tokens, dynamics.width, dynamics.heads, dynamics.head_dim,
         int(dynamics.width * dynamics.ffn), dynamics.window - 1, tokenizer.codes, tokenizer.code_dim, config.size,
-        tokenizer.patch // 2 if tokenizer.trunk == "conv" else tokenizer.patch, dynamics.recipe == "teacher",
+        tokenizer.cell, dynamics.recipe == "teacher",
     )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _sampler(size: Sizes, make: _Maker) -> list[Case]:
 
 def _tokenizer(size: Sizes, make: _Maker) -> list[Case]:
     """The nearest code of a training batch's vectors; the picture."""
-    rows, (height, width), side = 16 * size.n_tokens, size.picture, size.patch
+    rows, (height, width), side = 16 * size.n_tokens, size.picture, size.cell
     points = make.normal(rows, size.code_dim, dtype=torch.float32)
     codes = make.normal(size.codes, size.code_dim, dtype=torch.float32)
     patches = make.normal(size.batch, 3 * side**2, -(-height // side), -(-width // side))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from genie_play import __version__, checkpoint, paths
-from genie_play.config import PathConfig, StageConfig, WorldConfig, preset, to_dict, training
+from genie_play.config import PathConfig, StageConfig, WorldConfig, from_dict, preset, to_dict, training
 from genie_play.data.clips import PLATFORMERS, Source, open_source
 from genie_play.data.feed import auto_workers
 from genie_play.nn.genie import Genie, load_genie, save_genie
@@ -485,8 +485,9 @@ class Trainer:
         with safe_open(path, framework="pt") as file:
             made = json.loads(file.metadata()[META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        world = json.loads(json.dumps(to_dict(self.world)))
-        same = _trained(made["world"]) == _trained(world) and made["stage"] == to_dict(self.config)
+        # read as a config: what is newer than the file has its default
+        world = to_dict(from_dict(WorldConfig, made["world"]))
+        same = _trained(world) == _trained(to_dict(self.world)) and from_dict(StageConfig, made["stage"]) == self.config
         pool = made.get("pool", 0)
         if not same or self.pool not in (None, pool):
             raise CheckpointError(
