@@ -141,6 +141,21 @@ def test_a_stage_that_is_through_is_not_trained_again_elsewhere(on_eight, tmp_pa
     assert set(checkpoint.read(loop.world_file(there)).stages) == {"tokenizer", "tokenizer.decoder"}
 
 
+def test_what_nobody_has_trained_stays_behind_and_is_made_anew(on_eight, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    loop.train("actions", "tiny", "x", here, steps=3, seed=5)
+    pieces.pack(here, tmp_path / "packed")
+    sizes = {p["name"]: p["bytes"] for p in json.loads((tmp_path / "packed" / pieces.MANIFEST).read_text())["files"]}
+    assert sizes["world"] < loop.world_file(here).stat().st_size / 5
+    pieces.unpack(tmp_path / "packed", there)
+    a, b = (load_file(loop.world_file(out)) for out in (here, there))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)  # by the seed of the run
+    assert not (there / "training" / "world.part").exists()
+    loop.train("tokenizer", "tiny", "x", there, steps=2)
+    assert set(checkpoint.read(loop.world_file(there)).stages) == {"actions", "tokenizer"}
+
+
 def test_what_is_here_goes_before_what_is_packed(cut, on_eight):
     out, packed, _ = cut
     before = loop.world_file(out).read_bytes()

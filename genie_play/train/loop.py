@@ -447,10 +447,7 @@ class Trainer:
         """The world as the folder has it, or a fresh one; the stages this one needs must be there."""
         file = world_file(self.run.out)
         header = fresh_header(self.world)
-        generator_state = torch.random.get_rng_state()
-        torch.manual_seed(self.run.seed)  # initial weights; given back below
-        genie = Genie(self.world)
-        torch.random.set_rng_state(generator_state)
+        genie = fresh_genie(self.world, self.run.seed)
         if file.exists():
             known, header = load_genie(file)
             if _trained(to_dict(header.world)) != _trained(to_dict(self.world)):
@@ -557,6 +554,15 @@ def world_of(preset_name: str, recipe: str) -> WorldConfig:
             dynamics=replace(world.dynamics, recipe="paper", noise_levels=1),
         )
     return world
+
+
+def fresh_genie(world: WorldConfig, seed: int) -> Genie:
+    """The networks of a world before any training; the seed says their weights."""
+    before = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    genie = Genie(world)
+    torch.random.set_rng_state(before)
+    return genie
 
 
 def fresh_header(world: WorldConfig) -> checkpoint.Header:

@@ -1,8 +1,9 @@
 """A run in pieces small enough to travel: what another machine needs to go on with it, in files of at most 16 MiB.
 
-Packed are the world (averaged weights, bfloat16), the raw weights of each stage in training (bfloat16; codebooks and
-counters as they are), the plan, the gates and the metrics. Optimisers stay behind: they are four times the weights, and
-warm up again. All of it is one stream of bytes, cut; `pieces.json` says what is where and its hashes. No pickle.
+Packed are the world (averaged weights, bfloat16; networks that no stage has begun stay behind and are made anew), the
+raw weights of each stage in training (bfloat16; codebooks and counters as they are), the plan, the gates and the
+metrics. Optimisers stay behind: they are four times the weights, and warm up again. All of it is one stream of bytes,
+cut; `pieces.json` says what is where and its hashes. No pickle.
 
 Of a bfloat16 number the byte with sign and exponent says little: a Huffman code of these bytes leaves two thirds of the
 whole, in a tenth of a second, where zlib's own search leaves more and takes longer (measured).
@@ -19,13 +20,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from genie_play import checkpoint, paths
-from genie_play.nn.genie import stored
+from genie_play.nn.genie import save_genie, stored
 from genie_play.train import plan
-from genie_play.train.loop import META, raw_file, world_file
+from genie_play.train.loop import META, fresh_genie, raw_file, world_file
 from genie_play.types import CheckpointError
 
 MANIFEST = "pieces.json"
@@ -45,7 +46,7 @@ def pack(out: Path, into: Path, largest: int = LARGEST) -> list[Path]:
     """
     if not world_file(out).exists():
         raise CheckpointError(f"there is no world in {out} yet; train it first")
-    files = {WORLD: world_file(out).read_bytes()}
+    files = {WORLD: _begun(world_file(out))}
     files |= {f"{path.stem.removesuffix('.raw')}.raw": raw for path in states(out) if (raw := raw_weights(path))}
     files |= {name: (out / name).read_bytes() for name in BESIDE if (out / name).exists()}
     packed = {name: _squeeze(data) for name, data in files.items()}
@@ -90,7 +91,10 @@ def unpack(folder: Path, out: Path) -> bool:
         elif name in BESIDE:
             checkpoint.atomic_write(out / name, data)
     # the world last: with it the run counts as being here
-    checkpoint.atomic_write(world_file(out), files[WORLD])
+    part = out / "training" / "world.part"
+    checkpoint.atomic_write(part, files[WORLD])
+    _complete(part)
+    part.replace(world_file(out))
     return True
 
 
@@ -114,6 +118,27 @@ def raw_weights(state: Path) -> bytes | None:
     except (SafetensorError, KeyError, ValueError):
         raise CheckpointError(f"{state} is damaged; remove it to go on from the world alone") from None
     return save({**tensors, "step": step}, metadata=meta)
+
+
+def _begun(world: Path) -> bytes:
+    """The file of a world with the networks that a stage has begun."""
+    parts = {name.partition(".")[0] for name in checkpoint.read(world).stages}
+    with safe_open(world, framework="pt") as file:
+        names = [name for name in file.keys() if name.partition(".")[0] in parts]  # noqa: SIM118
+        return save({name: file.get_tensor(name) for name in names}, metadata=file.metadata())
+
+
+def _complete(world: Path) -> None:
+    """Give the file of a world the networks that it was packed without: as a new run has them."""
+    header, known = checkpoint.read(world), load_file(world)
+    seeds = [int(stage.get("seed", 0)) for stage in header.stages.values()]
+    genie = fresh_genie(header.world, seeds[0] if seeds else 0)
+    parts = {name.partition(".")[0] for name in header.stages}
+    if all(name.partition(".")[0] in parts for name in genie.state_dict()):
+        return
+    genie.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in known.items()}, strict=False)
+    genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
+    save_genie(genie, header, world)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
