@@ -233,6 +233,9 @@ def _draw_kernel(
                     w0, w1, w2, w3 = _philox(key, group[None, :], position[:, None], token_step, frame_word)
                     # word i of a group serves its i-th code
                     score += _gumbel(tl.interleave(tl.interleave(w0, w2), tl.interleave(w1, w3)))
+            if UPCAST:
+                # the interpreter of Triton 3.9 has no argmax of a row of NaN; `total` below notices such a row
+                score = tl.where(score == score, score, -float("inf"))
             here = tl.argmax(score, axis=1, tie_break_left=True)
             top = tl.max(score, axis=1)
             logit = tl.sum(tl.where(tl.arange(0, BLOCK_V)[None, :] == here[:, None], scaled, 0.0), axis=1)
