@@ -290,13 +290,14 @@ PRESETS: dict[str, WorldConfig] = {
     "pocket": WorldConfig(
         "pocket",
         10.0,
+        # all motion is by 4 pixels, most of it sideways: so scrolling moves whole tokens
         TokenizerConfig(
-            height=64, width=96, stem=80, encoder_width=160, encoder_heads=5, decoder_width=224, decoder_heads=7,
-            look=True,
+            height=64, width=96, patch=4, patch_height=8, stem=80, fine=2, encoder_width=160, encoder_heads=5,
+            decoder_width=224, decoder_heads=7, look=True,
         ),
         ActionsConfig(motions=16, width=96),
-        DynamicsConfig(layers=8, width=256, heads=8, window=16, anchor=True),
-        DRAWN,
+        DynamicsConfig(layers=6, width=256, heads=8, window=16, anchor=True),
+        dataclasses.replace(DRAWN, steps=2),
     ),
     "studio": WorldConfig(
         "studio",
@@ -333,8 +334,8 @@ TRAINING: dict[str, TrainConfig] = {
         StageConfig(8000, 16, 5, gap=35), StageConfig(8000, 3, 48),
     ),
     "pocket": TrainConfig(
-        StageConfig(8000, 64, 8, gap=32), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
-        StageConfig(4000, 64, 8, gap=32), StageConfig(12000, 11, 48),
+        StageConfig(16000, 16, 8, gap=32), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
+        StageConfig(8000, 16, 8, gap=32), StageConfig(12000, 8, 48),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8, gap=32), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),

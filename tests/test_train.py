@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from genie_play import checkpoint, config
 from genie_play.config import preset
 from genie_play.data.clips import PlatformerSource
+from genie_play.data.platformer import with_truth
 from genie_play.nn.genie import Genie, load_genie
 from genie_play.nn.keys import Keys
 from genie_play.nn.quantize import Quantizer
@@ -72,6 +73,35 @@ def test_the_edges_of_a_patch_are_counted_wherever_they_lie():
     blurred = frames.clone()
     blurred[0, 0, 0:8, 9:12] = 1 / 3
     assert stages.edge_energy(blurred)[0, 0, 1] < stroke / 2
+
+
+def test_what_moves_on_its_own_is_found_wherever_the_picture_goes():
+    generator = np.random.default_rng(1)
+    land, thing = generator.random((60, 80, 3), np.float32), np.float32([1, 0, 0.5])
+    places = [(20, 20), (20, 20), (23, 18), (20, 21), (20, 21), (20, 22)]  # of the camera; the last a step of one pixel
+    clip = np.stack([land[y : y + 24, x : x + 32] for y, x in places])
+    frames = torch.from_numpy(np.stack((clip, clip)))
+    frames[1, :, 10:14, 12:16] = torch.from_numpy(thing)
+    own = stages.on_its_own(frames)[..., 0]
+    assert own.shape == (2, 6, 24, 32)
+    assert own[0].sum() == 0  # all of it moved as one, or stayed
+    assert own[1, [0, 1, 4]].sum() == 0  # the first two are never looked at; nothing moved in the fifth
+    for frame in own[1, [2, 3]]:
+        assert frame[10:14, 12:16].all()
+        rest = frame.clone()
+        rest[4:20, 6:22] = 0  # where it is, where it would have gone, and what lies beside
+        assert rest.sum() == 0
+    assert stages.on_its_own(frames[:, :2]).sum() == 0
+
+
+@pytest.mark.parametrize("calm", [True, False])
+def test_the_avatar_moves_on_its_own(calm):
+    truth = with_truth(PlatformerSource((64, 64), 5, calm=calm, n_looks=32), 0, 48, 5)
+    own = stages.on_its_own(torch.from_numpy(truth.frames).float() / 255)[:, 2:, ..., 0]
+    avatar, went = torch.from_numpy(truth.mask)[:, 2:], torch.from_numpy((truth.dx != 0) | (truth.dy != 0))[:, 1:]
+    covered = (own * avatar).sum((2, 3)) / avatar.sum((2, 3))
+    assert covered[went].mean() > 0.95
+    assert own.mean() < 0.1  # the avatar alone is 0.02, with a margin 0.04
 
 
 def test_every_stage_overfits_eight_clips_and_the_world_loads(on_eight, tmp_path):

@@ -24,6 +24,9 @@ CHOOSE_KEYS = 0.4  # progress at which the best table of wishes is kept
 DROP_ACTION = 0.15  # share of frames that train the 'no action' row
 FULLY_HIDDEN = 0.3  # share of target frames with no visible token: the start of every frame in play
 CORRUPT_RATE = 0.2  # largest share of context tokens replaced
+OWN_WEIGHT = 6.0  # that pixels which move on their own have beside the 1 of all
+STRAY = 0.06  # mean difference of a pixel's surroundings from which they did not move with the picture
+FARTHEST = 10  # pixels that a picture moves in a tick
 EDGE_SHARE = 0.5  # of the edge energy of patches in the loss of the decoder
 EDGE_PATCH = 8  # pixels
 NEAR_CODES = 8  # neighbours of a code that corruption draws from
@@ -71,9 +74,11 @@ class Stage:
 
 
 def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
-    """Squared and absolute error of pixels and of their gradients; hard pixels weigh more, at most fivefold.
+    """Squared and absolute error of pixels and of their gradients; hard pixels weigh more, at most fivefold, and what
+    moves on its own.
 
-    The weight is the error itself, without gradient: it finds the avatar, whose colours are rare, without a label.
+    The one weight is the error itself, without gradient. Both find the avatar without a label: its colours are rare,
+    and it does not scroll.
     """
     tokenizer = genie.tokenizer
     hidden = step.rand(len(frames), device=frames.device) < HIDE_HISTORY
@@ -82,6 +87,7 @@ def tokenizer_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     with torch.no_grad():
         size = error.abs().amax(-1, keepdim=True)
         weight = 1 + (size / (size.mean() + 1e-3)).clamp(0, 4)
+        weight = weight * (1 + OWN_WEIGHT * on_its_own(frames))
         weight = weight / weight.mean()
     square, absolute = (weight * error.square()).mean(), (weight * error.abs()).mean()
     down, across = neighbours(error)
@@ -99,18 +105,21 @@ def decoder_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     """Error of pixels under tokens that stay what they are: the decoder learns on, and no other stage notices.
 
     The paper found that the decoder repays capacity most (appendix C.2); it repays time too. Errors of pixels alone
-    leave out thin strokes that may lie here or there: each patch shall have as much edge as the true one.
+    leave out thin strokes that may lie here or there: each patch shall have as much edge as the true one. What moves on
+    its own weighs more, as for the tokenizer.
     """
     hidden = step.rand(len(frames), device=frames.device) < HIDE_HISTORY
     tokenizer = genie.tokenizer
     with torch.no_grad():
         codes = tokenizer.quantizer(tokenizer.encoder(frames, hidden)).vectors
+        weight = 1 + OWN_WEIGHT * on_its_own(frames)
+        weight = weight / weight.mean()
     shown = tokenizer.decoder(codes, hidden, tokenizer.look(frames[:, 0])).float()
     error = shown - frames
     down, across = neighbours(error)
     edges = down.abs().mean() + across.abs().mean()
     energy, true_energy = edge_energy(shown), edge_energy(frames)
-    loss = 4 * error.square().mean() + 0.1 * error.abs().mean() + 0.05 * edges
+    loss = 4 * (weight * error.square()).mean() + 0.1 * (weight * error.abs()).mean() + 0.05 * edges
     loss = loss + EDGE_SHARE * (energy - true_energy).abs().mean()
     share = energy.detach().mean() / (true_energy.mean() + 1e-6)
     return Outcome(loss, {"psnr": psnr(error.square().mean()), "edges": share})
@@ -215,6 +224,41 @@ def draw_mask(shape: tuple[int, ...] | torch.Size, step: Step) -> Tensor:
 def neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
     """What lies between each pixel of (..., H, W, C) and the one below, and between it and the one to its right."""
     return frames[..., 1:, :, :] - frames[..., :-1, :, :], frames[..., 1:, :] - frames[..., :-1, :]
+
+
+def on_its_own(frames: Tensor) -> Tensor:
+    """Where clips (B, T, H, W, 3) in 0..1 show what did not move as the whole picture did, (B, T, H, W, 1), 0 or 1: an
+    avatar that stays while the land scrolls, or moves while it stays. Nowhere in the first frame, nor in the second,
+    which may be long after it.
+
+    The move of the whole picture, of whole pixels, is that under which its edges are most alike; their sizes count by
+    the root, so that one strong edge does not outvote many.
+    """
+    (clips, count), (height, width) = frames.shape[:2], frames.shape[2:4]
+    if count < 3:
+        return torch.zeros_like(frames[..., :1])
+    now, before = (x.float().flatten(0, 1).permute(0, 3, 1, 2) for x in (frames[:, 2:], frames[:, 1:-1]))
+    a, b = (torch.fft.rfft2(_edges(x)) for x in (now, before))
+    alike = torch.fft.irfft2((a * b.conj()).sum(1), s=(height, width))  # by how far `before` moves, round and round
+    far = (min(FARTHEST, (size - 1) // 2) for size in (height, width))
+    down, across = (torch.arange(-most, most + 1, device=frames.device) for most in far)
+    best = alike[:, down % height][:, :, across % width].flatten(1).argmax(1)
+    row = torch.arange(height, device=frames.device) - down[best // len(across), None]  # where each came from
+    column = torch.arange(width, device=frames.device) - across[best % len(across), None]
+    known = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None]
+    pair = torch.arange(len(now), device=frames.device)[:, None, None]
+    moved = before.permute(0, 2, 3, 1)[pair, (row % height)[:, :, None], (column % width)[:, None]]
+    apart = (now.permute(0, 2, 3, 1) - moved).abs().mean(-1) * known  # what came in over the border is not counted
+    stray = F.avg_pool2d(apart[:, None], 3, 1, 1) > STRAY
+    own = F.max_pool2d(stray.float(), 5, 1, 2)[:, 0].unflatten(0, (clips, count - 2))
+    return F.pad(own, (0, 0, 0, 0, 2, 0))[..., None]
+
+
+def _edges(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) to (B, 6, H, W): what lies between neighbours, its size by the root."""
+    down, across = pictures[:, :, 1:] - pictures[:, :, :-1], pictures[..., 1:] - pictures[..., :-1]
+    both = torch.cat((F.pad(down, (0, 0, 0, 1)), F.pad(across, (0, 1))), 1)
+    return both.sign() * both.abs().sqrt()
 
 
 def edge_energy(frames: Tensor) -> Tensor:
