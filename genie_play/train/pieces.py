@@ -122,10 +122,15 @@ def raw_weights(state: Path) -> bytes | None:
 
 def _begun(world: Path) -> bytes:
     """The file of a world with the networks that a stage has begun."""
-    parts = {name.partition(".")[0] for name in checkpoint.read(world).stages}
+    parts = _parts(checkpoint.read(world))
     with safe_open(world, framework="pt") as file:
         names = [name for name in file.keys() if name.partition(".")[0] in parts]  # noqa: SIM118
         return save({name: file.get_tensor(name) for name in names}, metadata=file.metadata())
+
+
+def _parts(header: checkpoint.Header) -> set[str]:
+    """The networks that a stage has begun."""
+    return {name.partition(".")[0] for name in header.stages}
 
 
 def _complete(world: Path) -> None:
@@ -133,7 +138,7 @@ def _complete(world: Path) -> None:
     header, known = checkpoint.read(world), load_file(world)
     seeds = [int(stage.get("seed", 0)) for stage in header.stages.values()]
     genie = fresh_genie(header.world, seeds[0] if seeds else 0)
-    parts = {name.partition(".")[0] for name in header.stages}
+    parts = _parts(header)
     if all(name.partition(".")[0] in parts for name in genie.state_dict()):
         return
     genie.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in known.items()}, strict=False)
