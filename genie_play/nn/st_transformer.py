@@ -170,21 +170,22 @@ class STBlock(nn.Module):
         return self.spatial.out(seen.transpose(1, 2).flatten(2).unflatten(0, x.shape[:3]))
 
     def _temporal(self, x: Tensor, hidden_clips: Tensor | None) -> Tensor:
-        """x (S, B, T, N, D), normalised. One stream attends to itself; of two, each frame of either to the clean frames
-        before it and to itself."""
+        """x (S, B, T, N, D), normalised. All streams attend to the first, but each frame to its own key and value."""
         streams, frames = x.shape[0], x.shape[2]
         qk, v = self.temporal.project(x)
         q, k, v = (a.permute(1, 3, 4, 0, 2, 5) for a in (*qk.unbind(4), v))  # (B, N, h, S, T, hd)
-        own, band = (q * k).sum(-1, keepdim=True).to(q.dtype), self._band(frames).to(q.dtype)
+        itself = torch.eye(frames, dtype=torch.bool, device=x.device)
+        scores = (q.flatten(3, 4) @ k[:, :, :, 0].mT).unflatten(3, (streams, frames))
+        if streams > 1:
+            scores = torch.where(itself, (q * k).sum(-1, keepdim=True).to(scores.dtype), scores)
+        scores = scores + self._band(frames).to(q.dtype)
         if hidden_clips is not None:
-            others = torch.arange(frames, device=x.device) < frames - 1
-            band = band.masked_fill(hidden_clips[:, None, None, None, None, None] & others, -math.inf)
-        past_k, past_v = (a[:, :, :, :1, :-1] for a in (k, v))
-        # frames of all streams in one product; its last column is each frame's own key
-        scores = (q.flatten(3, 4) @ past_k.flatten(3, 4).mT).unflatten(3, (streams, frames))
-        shares = (torch.cat((scores, own), -1) + band).softmax(-1).to(v.dtype)
-        seen = (shares[..., :-1].flatten(3, 4) @ past_v.flatten(3, 4)).unflatten(3, (streams, frames))
-        seen = seen + shares[..., -1:] * v
+            scores = scores.masked_fill(hidden_clips[:, None, None, None, None, None] & ~itself, -math.inf)
+        shares = scores.softmax(-1).to(v.dtype)
+        past = shares.masked_fill(itself, 0) if streams > 1 else shares  # a masked frame has nothing of its clean twin
+        seen = (past.flatten(3, 4) @ v[:, :, :, 0]).unflatten(3, (streams, frames))
+        if streams > 1:
+            seen = seen + shares.diagonal(dim1=-2, dim2=-1)[..., None] * v
         return self.temporal.out(seen.permute(3, 0, 4, 1, 2, 5).flatten(4))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -200,19 +201,19 @@ class STBlock(nn.Module):
         return self.time_bias[:, ages.clamp(0, self.window - 1)].masked_fill(~seen, -math.inf)
 
     def _band(self, frames: int) -> Tensor:
-        """(h, 1, T, T): time bias of the frames before each, -inf outside of the window, and last that of itself."""
+        """(h, 1, T, T): time bias inside the window, -inf outside; alike for all streams."""
         time = torch.arange(frames, device=self.time_bias.device)
-        age = time[:, None] - time[None, :-1]  # (T, T - 1) how long before the query the key is
+        age = time[:, None] - time[None, :]  # (T, T) how long before the query the key is
         # a place for every age there is, those to come first: an index that is clamped instead ends Inductor (2.11)
         known = min(self.window - self.anchor, frames)
         never = self.time_bias.new_full((self.time_bias.shape[0], frames), -math.inf)
-        bias = torch.cat((never, self.time_bias[:, 1:known], never[:, known:]), -1)
-        past = bias[:, age + frames - 1]
-        if self.anchor and frames > 1:
+        bias = torch.cat((never[:, 1:], self.time_bias[:, :known], never[:, known:]), -1)
+        own = bias[:, age + frames - 1]
+        if self.anchor:
             oldest = self.time_bias[:, -1:].expand(-1, frames - known)
-            first = torch.cat((never[:, :1], self.time_bias[:, 1:known], oldest), -1)
-            past = torch.cat((first[..., None], past[..., 1:]), -1)
-        return torch.cat((past, self.time_bias[:, :1, None].expand(-1, frames, 1)), -1)[:, None]
+            first = torch.cat((self.time_bias[:, :known], oldest), -1)
+            own = torch.cat((first[..., None], own[..., 1:]), -1)
+        return own[:, None]
 
 
 def stream_blocks(
