@@ -170,22 +170,15 @@ class STBlock(nn.Module):
         return self.spatial.out(seen.transpose(1, 2).flatten(2).unflatten(0, x.shape[:3]))
 
     def _temporal(self, x: Tensor, hidden_clips: Tensor | None) -> Tensor:
-        """x (S, B, T, N, D), normalised. All streams attend to the first, but each frame to its own key and value."""
+        """x (S, B, T, N, D), normalised; both streams attend in one product of length S * T."""
         streams, frames = x.shape[0], x.shape[2]
         qk, v = self.temporal.project(x)
-        q, k, v = (a.permute(1, 3, 4, 0, 2, 5) for a in (*qk.unbind(4), v))  # (B, N, h, S, T, hd)
-        itself = torch.eye(frames, dtype=torch.bool, device=x.device)
-        scores = (q.flatten(3, 4) @ k[:, :, :, 0].mT).unflatten(3, (streams, frames))
-        if streams > 1:
-            scores = torch.where(itself, (q * k).sum(-1, keepdim=True).to(scores.dtype), scores)
-        scores = scores + self._band(frames).to(q.dtype)
+        q, k, v = (a.permute(1, 3, 4, 0, 2, 5).flatten(3, 4) for a in (*qk.unbind(4), v))  # (B, N, h, S*T, hd)
+        scores = q @ k.mT + self._band(streams, frames).to(q.dtype)
         if hidden_clips is not None:
-            scores = scores.masked_fill(hidden_clips[:, None, None, None, None, None] & ~itself, -math.inf)
-        shares = scores.softmax(-1).to(v.dtype)
-        past = shares.masked_fill(itself, 0) if streams > 1 else shares  # a masked frame has nothing of its clean twin
-        seen = (past.flatten(3, 4) @ v[:, :, :, 0]).unflatten(3, (streams, frames))
-        if streams > 1:
-            seen = seen + shares.diagonal(dim1=-2, dim2=-1)[..., None] * v
+            others = ~torch.eye(frames, dtype=torch.bool, device=x.device)
+            scores = scores.masked_fill(hidden_clips[:, None, None, None, None] & others, -math.inf)
+        seen = (scores.softmax(-1).to(v.dtype) @ v).unflatten(3, (streams, frames))  # (B, N, h, S, T, hd)
         return self.temporal.out(seen.permute(3, 0, 4, 1, 2, 5).flatten(4))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -200,8 +193,8 @@ class STBlock(nn.Module):
         seen = (ages > 0) & (ages < self.window)
         return self.time_bias[:, ages.clamp(0, self.window - 1)].masked_fill(~seen, -math.inf)
 
-    def _band(self, frames: int) -> Tensor:
-        """(h, 1, T, T): time bias inside the window, -inf outside; alike for all streams."""
+    def _band(self, streams: int, frames: int) -> Tensor:
+        """(h, S*T, S*T): time bias inside the window, -inf outside; the masked stream sees clean frames before it."""
         time = torch.arange(frames, device=self.time_bias.device)
         age = time[:, None] - time[None, :]  # (T, T) how long before the query the key is
         # a place for every age there is, those to come first: an index that is clamped instead ends Inductor (2.11)
@@ -213,7 +206,11 @@ class STBlock(nn.Module):
             oldest = self.time_bias[:, -1:].expand(-1, frames - known)
             first = torch.cat((self.time_bias[:, :known], oldest), -1)
             own = torch.cat((first[..., None], own[..., 1:]), -1)
-        return own[:, None]
+        if streams == 1:
+            return own
+        past_only, itself = own.masked_fill(age < 1, -math.inf), own.masked_fill(age != 0, -math.inf)
+        nothing = torch.full_like(own, -math.inf)
+        return torch.cat((torch.cat((own, nothing), -1), torch.cat((past_only, itself), -1)), -2)
 
 
 def stream_blocks(
