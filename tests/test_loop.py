@@ -736,6 +736,36 @@ def test_the_tape_is_taken_over_with_all_that_led_to_it(tmp_path):
     assert session.index == 0  # one may walk back into what the tape showed
 
 
+@pytest.mark.parametrize("key", [",", "home", "f2", "r"])
+def test_keys_that_walk_begin_at_the_frame_that_the_tape_shows(tmp_path, key):
+    made = Desk()
+    made.play(7)
+    (file,) = paths.sessions().glob("*.gplay")
+    file.rename(tmp_path / "tape.gplay")
+    made.app.close()
+    desk = Desk(start=False)
+    desk.app.begin(None, 5)
+    desk.app.opener.show_tape(Tape(save_tape(tmp_path / "tape.webp"), (24, 32)))
+    desk.wait(0.45)
+    at = round(desk.world_shown()[0, 0, 0] / 20)
+    assert 2 < at < 7
+    if key == "r":  # wound back for as long as it is down
+        desk.key(key)
+        desk.wait(0.3)
+        desk.key(key, down=False)
+        desk.wait(0.2)
+        assert desk.session.index < at
+    else:
+        desk.tap(key, wait=0.3)
+        assert desk.session.index == {",": at - 1, "home": 0, "f2": at}[key]
+    assert desk.session.length == at  # what led to that frame, and no more
+    assert desk.app.screen.tape is None
+    assert (desk.world_shown() == desk.session.frame.pixels).all()
+    if key == "f2":
+        assert f"Bookmarked step {at}" in desk.texts
+    assert desk.engine.steps() == []
+
+
 @pytest.mark.parametrize("wrong", ["another", "damaged", "short"])
 def test_a_tape_whose_play_through_is_not_this_worlds_is_taken_over_by_its_pictures(tmp_path, wrong):
     made = Desk()

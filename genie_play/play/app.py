@@ -30,6 +30,8 @@ from genie_play.types import GenieError, Pixels
 
 TICK = 1 / 120  # seconds that the loop waits for the engine before it looks at the keys again
 REDRAW = 1 / 60  # seconds between two paintings that no frame asked for
+# commands that do something to the play-through
+WALKS = ("back", "forward", "home", "bookmark", "recall", "undo", "redo", "reseed")
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class App:
         self.overlays: list[Overlay] = []  # the last one has the keyboard
         self.closing = False
         self._holds: dict[int, str] = {}  # scancode -> the command it holds down
+        self._later: list[str] = []  # commands that wait for the play-through that the tape showed
         self._clicked: int | None = None
         self._away = False
         self._seen: Pixels | None = None
@@ -133,6 +136,10 @@ class App:
             self.player.update(self.now)
         except GenieError as error:
             self.complain(error)
+        if self._later and not self.player.loading:
+            commands, self._later = self._later, []
+            for command in commands:
+                self._does[command]()
         self._note()
         # painted after the engine has its work, so that it works while the screen is slow
         self._paint(arrived)
@@ -261,10 +268,19 @@ class App:
                 self._hold(event.scancode, True, command)
         elif command is not None:
             if not event.repeat or command in ("back", "forward"):
-                self._does[command]()
+                self._do(command)
         elif not event.repeat and not event.mods & {"ctrl", "alt"} and self.player.press(event.scancode, self.now):
             self.screen.compass.touched = self.now
             self._play_on()
+
+    def _do(self, command: str) -> None:
+        """Do it; while the tape runs what concerns a play-through is done to the one that the tape shows."""
+        if command in WALKS:
+            self.opener.take_over()
+            if self.player.loading:
+                self._later.append(command)
+                return
+        self._does[command]()
 
     def _hold(self, scancode: int, down: bool, command: str) -> None:
         """A command that lasts while its key is down. Where the engine has stopped, R starts it anew."""
@@ -273,6 +289,8 @@ class App:
             return
         if down:
             self._holds[scancode] = command
+            if command == "rewind":
+                self.opener.take_over()
         elif self._holds.pop(scancode, "") == "":
             return
         self.player.rewind("rewind" in self._holds.values(), self.now)

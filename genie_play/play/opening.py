@@ -158,7 +158,7 @@ class Opener:
             self._resume(path, replay)
         if player.started and not player.touched:
             if player.keys.tap is not None:
-                self._take_over()
+                self.take_over()
             elif info is not None and self._screen.tape is not None:
                 self._walk()
 
@@ -288,8 +288,11 @@ class Opener:
         self._player.touched = True
         self._player.keys.take()
 
-    def _take_over(self) -> None:
-        """The first key: the world goes on from what the tape shows at this moment, with all that led to it."""
+    def take_over(self) -> None:
+        """The first key: the world goes on from what the tape shows at this moment, with all that led to it. Nothing
+        where somebody plays already, or nothing can be played yet."""
+        if not self._player.started or self._player.touched:
+            return
         if self._screen.tape is not None:
             at, lead = self._screen.leave_tape(LEAD)
             if lead.shape[1:3] == self.size:

@@ -89,6 +89,11 @@ class Player:
         return self.session is None and self._wanted is None
 
     @property
+    def loading(self) -> bool:
+        """A play-through is on its way, and what there is will be left."""
+        return self._wanted is not None
+
+    @property
     def rate(self) -> float:
         """Steps a second that held keys and flowing time aim at."""
         return self._rate or (self.info.rate if self.info else 10.0)
@@ -400,7 +405,7 @@ class Player:
 
     def _wind(self, now: float) -> None:
         """Steps back for the time that the key was held, ever more a second; there is no limit."""
-        if self._rewind is None or self.session is None:
+        if self._rewind is None or self.session is None or self.loading:
             return
         since, done = self._rewind
         held = now - since
@@ -424,7 +429,7 @@ class Player:
         return moved
 
     def _touch(self) -> bool:
-        """A key that walks through a play-through takes over from the tape, too."""
+        """Whether there is a play-through; to walk through it is to play, too."""
         if self.started:
             self.touched = True
         return self.started
