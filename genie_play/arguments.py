@@ -128,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("stage", help="a stage, such as tokenizer or dynamics, or all, in order")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="resumes from what is there")
     train.add_argument("--from", type=Path, dest="start", metavar="DIR", help="go on from a --report, if --out is new")
+    train.add_argument("--begin", metavar="WORLD", help="begin as this world is, shipped or yours, not from nothing")
     train.add_argument("--report", type=Path, metavar="DIR", help="leave weights, metrics, samples, a summary there")
     train.add_argument("--steps", type=_count, metavar="N", help="of each stage (default: the preset's)")
     train.add_argument("--plan", type=_minutes, metavar="M", help="minutes of all stages and runs together: sets steps")

@@ -300,6 +300,8 @@ def _train(args: argparse.Namespace) -> int:
             raise GenieError(
                 "--true-actions is for the stage dynamics: 'train dynamics --true-actions WORLD --out DIR'"
             )
+        if args.begin is not None:
+            raise GenieError("--begin does not go with --true-actions, which begins from nothing")
         file = upper_bound.train(args.true_actions, args.out, args.steps, args.minutes, args.device, args.seed)
         _show(args, {"world": file, "true_actions": True}, [str(file)])
         return 0
@@ -311,6 +313,7 @@ def _train(args: argparse.Namespace) -> int:
         args.source,
         args.out,
         start=args.start,
+        begin=args.begin,
         report=args.report,
         gated=not args.ungated,
         minutes=args.minutes,

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from genie_play.ops.reference import temporal
 
+ROTARY_BASE = 100.0  # the grids are a few dozen tokens wide
+
 
 class LayerPast(NamedTuple):
     """Cached keys and values that one layer reads. Batch 1 broadcasts over the batch of the frame.
@@ -230,10 +232,10 @@ def stream_blocks(
 
 def rotary_table(grid: tuple[int, int], head_dim: int) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (N, 1, 1, hd) of 2-D rotary positions: half the dimensions turn with the row, half with
-    the column (Su et al. 2021, per axis). Base 100: the grids are a few dozen tokens wide."""
+    the column (Su et al. 2021, per axis)."""
     if head_dim % 4:
         raise ValueError("2-D rotary positions need a head size that is a multiple of 4")
-    frequencies = 100.0 ** -(torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim // 4))
+    frequencies = ROTARY_BASE ** -(torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim // 4))
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     angles = torch.stack((rows.flatten(), columns.flatten()), -1)[..., None].float() * frequencies  # (N, 2, f)
     cos = torch.stack((angles.cos(), angles.cos()), -2).flatten(1)

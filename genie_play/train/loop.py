@@ -93,14 +93,15 @@ def train(
     recipe: str = "default",
     seed: int = 0,
     after: Callable[[Stage, Run], None] | None = None,
+    before: Callable[[Stage, Run], None] | None = None,
     **options: Any,
 ) -> Path:
     """Train one stage, or "all" in order, into the folder `out`; returns the world file.
 
     Resumes from what `out` holds. `minutes` is for the whole call and ends it cleanly. GenieError on a folder that
     cannot be written, a stage whose forerunners are missing, a source that cannot be read, or a loss that is not a
-    number (the last good checkpoint stays). `after` is called with each stage that is through, and may raise; the
-    other `options` are those of `Run`.
+    number (the last good checkpoint stays). `before` is called with each stage ahead of it, `after` with each that is
+    through, and both may raise; the other `options` are those of `Run`.
     """
     run = Run(Path(out), preset_name, source, recipe, seed, device, steps, **options)
     stages = stages_of(preset_name, recipe)
@@ -111,6 +112,8 @@ def train(
     paths.writable(run.out)
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     for name in stages if stage == "all" else [stage]:
+        if before is not None:
+            before(stages[name], run)
         trainer = Trainer(stages[name], run)
         trainer.plan()
         if not trainer.fit(deadline):

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from genie_play import checkpoint, paths
 from genie_play.eval import report as evaluation
 from genie_play.eval.subject import QUICK
 from genie_play.media import pictures
+from genie_play.train import begin as beginning
 from genie_play.train import gates, loop, pieces
 from genie_play.train.loop import Run, world_file
 from genie_play.train.stages import Stage
@@ -48,6 +50,7 @@ def run(
     out: Path,
     *,
     start: Path | None = None,
+    begin: str | None = None,
     report: Path | None = None,
     gated: bool = True,
     minutes: float | None = None,
@@ -55,7 +58,8 @@ def run(
 ) -> dict[str, Any]:
     """Train as `loop.train`, and return the summary: {"world", "stages", "gates", "problem", ...}.
 
-    `start`: a report folder to go on from, where `out` has no world yet. `report`: where to leave everything, also when
+    `start`: a report folder to go on from, where `out` has no world yet. `begin`: a world whose weights are what is not
+    trained yet begins from (see `begin.py`). `report`: where to leave everything, also when
     training ends in a mistake, which is raised after. `gated`: measure each stage before the next is built on it.
     `minutes` are those of training; the evaluation comes after.
     """
@@ -64,9 +68,10 @@ def run(
     if start is not None:
         pieces.unpack(start, out)
     after: Callable[[Stage, Run], None] | None = gates.check if gated and stage == "all" else None
+    before = None if begin is None else partial(beginning.take, checkpoint.find(begin))
     problem: GenieError | None = None
     try:
-        loop.train(stage, preset, source, out, minutes=minutes, after=after, **options)
+        loop.train(stage, preset, source, out, minutes=minutes, after=after, before=before, **options)
     except GenieError as error:
         problem = error
     trained = time.monotonic() - began
