@@ -299,6 +299,14 @@ PRESETS: dict[str, WorldConfig] = {
         DynamicsConfig(layers=6, width=256, heads=8, window=16, anchor=True),
         dataclasses.replace(DRAWN, steps=2),
     ),
+    "doodle-fine": WorldConfig(
+        "doodle-fine",
+        10.0,
+        TokenizerConfig(patch=4, patch_height=8, stem=48, fine=2, look=True),
+        ActionsConfig(motions=16),
+        DynamicsConfig(window=16, anchor=True),
+        SampleConfig(temperature=1.0),
+    ),
     "studio": WorldConfig(
         "studio",
         10.0,
@@ -336,6 +344,10 @@ TRAINING: dict[str, TrainConfig] = {
     "pocket": TrainConfig(
         StageConfig(16000, 16, 8, gap=32), StageConfig(4000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
         StageConfig(8000, 16, 8, gap=32), StageConfig(12000, 8, 48),
+    ),
+    "doodle-fine": TrainConfig(
+        StageConfig(4500, 16, 4, gap=35), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
+        StageConfig(1000, 16, 4, gap=35), StageConfig(5000, 3, 48),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8, gap=32), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),

@@ -214,3 +214,16 @@ def test_the_run_that_is_kept_can_be_gone_on_with(tmp_path):
         run = loop.Run(tmp_path / "pocket", "pocket", "platformer", device="cpu")
         trainer = loop.Trainer(stages.STAGES[stage], run)
         assert (trainer.step == trainer.config.steps) is through
+
+
+def test_dynamics_of_finer_tokens_can_be_gone_on_with(tmp_path):
+    name = "doodle-fine"
+    assert pieces.unpack(paths.models() / name, tmp_path / name)
+    header = checkpoint.read(loop.world_file(tmp_path / name))
+    assert to_dict(header.world) == to_dict(preset(name))
+    assert "tokenizer.decoder" in header.stages
+    trainer = loop.Trainer(
+        stages.STAGES["dynamics"], loop.Run(tmp_path / name, name, "platformer-sketch", device="cpu")
+    )
+    assert trainer.step == trainer.seam == header.stages["dynamics"]["steps"]
+    assert trainer.step < trainer.config.steps
