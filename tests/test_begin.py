@@ -14,7 +14,7 @@ from genie_play import checkpoint, cli, config
 from genie_play.data.clips import PlatformerSource
 from genie_play.nn.genie import Genie, load_genie, save_genie
 from genie_play.nn.st_transformer import ROTARY_BASE, rotate
-from genie_play.train import begin, loop, run
+from genie_play.train import begin, loop, run, stages
 from genie_play.types import CheckpointError, GenieError
 
 SIZE = (24, 32)
@@ -138,7 +138,8 @@ def test_other_tokens_under_the_same_dynamics(world, tmp_path, monkeypatch, capl
     monkeypatch.setitem(config.PRESETS, "tiny", finer)
     out = tmp_path / "mine"
     run.run("tokenizer", out=out, begin=str(world), steps=2, **WHAT)
-    assert "begins as tiny is: actions" in caplog.text
+    assert "actions begins as that of tiny" in caplog.text
+    assert "tokenizer begins" not in caplog.text
     fresh = loop.fresh_genie(finer, 0).state_dict()
     before = load_file(loop.world_file(out))
     assert torch.allclose(before["dynamics.head.weight"].float(), fresh["dynamics.head.weight"], atol=1e-3)
@@ -152,6 +153,43 @@ def test_other_tokens_under_the_same_dynamics(world, tmp_path, monkeypatch, capl
     for ours, theirs in zip(new.dynamics.blocks, old.dynamics.blocks, strict=True):
         assert (ours.temporal.qkv.weight - theirs.temporal.qkv.weight).abs().mean() < 0.02
     assert checkpoint.read(loop.world_file(out)).stages["dynamics"]["steps"] == 1
+
+
+def test_a_run_of_ones_own_begins_what_it_has_not_begun(world, tmp_path, caplog):
+    """Its own tokenizer stays, whatever the other world has; dynamics comes over to its tokens."""
+    out = tmp_path / "mine"
+    loop.train("tokenizer", "tiny", WHAT["source"], out, steps=2, seed=1)
+    mine, old = load_file(loop.world_file(out)), load_file(world)
+    run.run("actions", out=out, begin=str(world), steps=1, **WHAT)
+    new = load_file(loop.world_file(out))
+    for name in mine:
+        if name.startswith("tokenizer."):
+            assert torch.equal(mine[name], new[name]), name
+    # but for the codebook, which starts with the first step
+    motion = [name for name in old if name.startswith("actions.") and "quantizer" not in name]
+    assert all((old[n].float() - new[n].float()).abs().mean() < 0.02 for n in motion)
+    assert any((old[n].float() - mine[n].float()).abs().mean() > 0.02 for n in motion)
+    records = checkpoint.read(loop.world_file(out)).stages
+    assert "from" not in records["tokenizer"]
+    assert "from" not in records["actions"]
+    assert records["actions.keys"]["from"] == "tiny"
+    assert "dynamics" not in records
+    run.run("dynamics", out=out, begin=str(world), steps=1, **WHAT)
+    assert "dynamics begins as that of tiny, in other tokens" in caplog.text
+
+
+def test_asked_twice_before_the_first_step_is_as_asked_once(world, tmp_path, caplog):
+    run_of = loop.Run(tmp_path, "tiny", WHAT["source"])
+    for name in ("actions", "dynamics", "dynamics"):
+        begin.take(world, stages.STAGES[name], run_of)
+        new, old = load_file(loop.world_file(run_of.out)), load_file(world)
+        assert all(torch.equal(old[n], new[n]) for n in old)
+    assert "in other tokens" not in caplog.text
+    assert set(checkpoint.read(loop.world_file(run_of.out)).stages) == {
+        "tokenizer",
+        "tokenizer.decoder",
+        "actions.keys",
+    }
 
 
 def test_what_does_not_fit_says_so(world, tmp_path, monkeypatch, caplog):

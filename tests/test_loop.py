@@ -704,24 +704,30 @@ def test_the_first_key_is_remembered_and_takes_over_from_the_tape(tmp_path):
     assert desk.session.index == 2
 
 
-def test_the_tape_is_taken_over_with_all_that_led_to_it(tmp_path):
-    """Beside it lies its play-through: what the world remembers is what it did remember, not four pictures."""
+def taped(folder: Path) -> tuple[Desk, int]:
+    """A desk that shows a tape of seven steps whose play-through lies beside it, `tape.gplay`; the frame it is at."""
     made = Desk()
     made.play(7)
     (file,) = paths.sessions().glob("*.gplay")
-    replay = journal.read(file)
-    assert [node.i for node in replay.nodes.values()] == list(range(8))
-    file.rename(tmp_path / "tape.gplay")
+    file.rename(folder / "tape.gplay")
     made.app.close()
     desk = Desk(start=False)
     desk.app.begin(None, 5)
-    desk.app.opener.show_tape(Tape(save_tape(tmp_path / "tape.webp"), (24, 32)))
+    desk.app.opener.show_tape(Tape(save_tape(folder / "tape.webp"), (24, 32)))
     desk.wait(0.45)
+    at = round(desk.world_shown()[0, 0, 0] / 20)
+    assert 2 < at < 7
+    return desk, at
+
+
+def test_the_tape_is_taken_over_with_all_that_led_to_it(tmp_path):
+    """Beside it lies its play-through: what the world remembers is what it did remember, not four pictures."""
+    desk, at = taped(tmp_path)
+    replay = journal.read(tmp_path / "tape.gplay")
+    assert [node.i for node in replay.nodes.values()] == list(range(8))
     assert [verb for _, verb, *_ in desk.engine.log][:2] == ["reset", "restore"]  # while nobody waits for it
     assert not list(paths.sessions().glob("*"))
     assert "step" not in desk.texts  # nor is there a play-through yet, to whom it may concern
-    at = round(desk.world_shown()[0, 0, 0] / 20)
-    assert 2 < at < 7
     desk.tap("d", wait=0.3)
     session = desk.session
     assert f"step {at + 1}" in desk.texts
@@ -738,17 +744,7 @@ def test_the_tape_is_taken_over_with_all_that_led_to_it(tmp_path):
 
 @pytest.mark.parametrize("key", [",", "home", "f2", "r"])
 def test_keys_that_walk_begin_at_the_frame_that_the_tape_shows(tmp_path, key):
-    made = Desk()
-    made.play(7)
-    (file,) = paths.sessions().glob("*.gplay")
-    file.rename(tmp_path / "tape.gplay")
-    made.app.close()
-    desk = Desk(start=False)
-    desk.app.begin(None, 5)
-    desk.app.opener.show_tape(Tape(save_tape(tmp_path / "tape.webp"), (24, 32)))
-    desk.wait(0.45)
-    at = round(desk.world_shown()[0, 0, 0] / 20)
-    assert 2 < at < 7
+    desk, at = taped(tmp_path)
     if key == "r":  # wound back for as long as it is down
         desk.key(key)
         desk.wait(0.3)

@@ -101,7 +101,7 @@ class App:
         self.overlays: list[Overlay] = []  # the last one has the keyboard
         self.closing = False
         self._holds: dict[int, str] = {}  # scancode -> the command it holds down
-        self._later: list[str] = []  # commands that wait for the play-through that the tape showed
+        self._later: list[str] = []  # commands that wait for a play-through on its way
         self._clicked: int | None = None
         self._away = False
         self._seen: Pixels | None = None
@@ -274,7 +274,8 @@ class App:
             self._play_on()
 
     def _do(self, command: str) -> None:
-        """Do it; while the tape runs what concerns a play-through is done to the one that the tape shows."""
+        """Do it. What concerns a play-through is done to the one that the tape shows, while it runs, and to one that is
+        on its way once that is there."""
         if command in WALKS:
             self.opener.take_over()
             if self.player.loading:

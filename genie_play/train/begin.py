@@ -2,7 +2,7 @@
 
 What has the same shape there takes its weights as they are. Dynamics can be had under another tokenizer too: most of
 what it knows is how things move, not what their tokens are called. Clips that both tokenizers read say which old tokens
-lie where a new one lies, and the new one is taken for the mean of those (measured: docs/worlds.md, `doodle`).
+lie where a new one lies, and the new one is taken for the mean of those (measured: docs/worlds.md, `doodle-fine`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from genie_play import checkpoint
 from genie_play.data.clips import Source
 from genie_play.nn.dynamics import Dynamics
 from genie_play.nn.genie import Genie, load_genie, save_genie
@@ -37,26 +35,41 @@ log = logging.getLogger(__name__)
 
 
 def take(world: Path, stage: Stage, run: Run) -> None:
-    """Before a stage of a run begins: where the run has no weights of its own for it, those of the file `world`.
+    """Before a stage of a run begins: what the run has not begun itself and the file `world` has in the same shape is
+    taken over, with the records of its stages, so that any network can be trained under the others.
 
-    A run that is new takes over all networks that it can, with the records of their stages, so that any one of them can
-    be trained under the others. GenieError where none has the shape that the run asks for, or no network can begin so.
+    GenieError where the run is new and nothing has the shape that it asks for.
     """
     old, header = load_genie(world)
     if header.provenance.get("true_actions"):
         raise GenieError(f"{world.name} was told the game's keys; nothing begins from it")
-    file = world_file(run.out)
-    if not file.exists():
-        _found(old, header, run)
-    genie, mine = load_genie(file)
-    records = {name: done for name, done in mine.stages.items() if name not in stage.learns or TAKEN not in done}
-    if "tokenizer" in stage.learns and TAKEN in records.get("dynamics", {}):
-        del records["dynamics"]  # its tokens will not be what they were
-    begun = loop.state_file(run.out, stage.name).exists() or loop.raw_file(run.out, stage.name).exists()
+    file, config = world_file(run.out), loop.world_of(run.preset, run.recipe)
+    if file.exists():
+        genie, mine = load_genie(file)
+    else:
+        genie, mine = loop.fresh_genie(config, run.seed), loop.fresh_header(config)
+    records = dict(mine.stages)
+    known = {_network(name) for name in records}
+    for part in ("tokenizer", "actions", "dynamics"):
+        if part not in known and _alike(part, old, genie):
+            log.warning("%s begins as that of %s", part, old.config.name)
+            genie.get_submodule(part).load_state_dict(old.get_submodule(part).state_dict())
+            done = {name: stage for name, stage in header.stages.items() if _network(name) == part}
+            records |= {name: {**stage, TAKEN: old.config.name} for name, stage in done.items()}
+    if not records and (why := differs(old, genie)) is not None:
+        raise GenieError(
+            f"nothing of {old.config.name} has the shape of {run.preset}'s networks ({why}); "
+            "leave --begin out, or choose another --preset"
+        )
+    genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
+    # what was taken counts as through, but not what is to be trained, nor dynamics whose tokens are
+    moves = {*stage.learns, *(["dynamics"] if "tokenizer" in stage.learns else [])}
+    records = {name: done for name, done in records.items() if name not in moves or TAKEN not in done}
+    begun = any(path(run.out, stage.name).exists() for path in (loop.state_file, loop.raw_file))
     starts = "dynamics" in stage.learns and "dynamics" not in records and not begun
-    if starts:
-        _dynamics(old, genie, loop.open_source(run.source, genie.config.size, run.seed))
-    if starts or records != mine.stages:
+    if starts and not _alike("dynamics", old, genie):
+        _other_tokens(old, genie, loop.open_source(run.source, genie.config.size, run.seed))
+    if not file.exists() or starts or records != mine.stages:
         save_genie(genie, replace(mine, stages=records), file)
 
 
@@ -137,40 +150,25 @@ def stretched(name: str, value: Tensor, dynamics: Dynamics, finer: tuple[float, 
     return value
 
 
-def _found(old: Genie, header: checkpoint.Header, run: Run) -> None:
-    """Write a new run's world: fresh, but for the networks that have the shape of those of `old`."""
-    world = loop.world_of(run.preset, run.recipe)
-    genie, fresh = loop.fresh_genie(world, run.seed), loop.fresh_header(world)
-    taken = []
-    if old.config.tokenizer == world.tokenizer:
-        taken.append("tokenizer")
-    if (old.config.actions, old.config.size) == (world.actions, world.size):
-        taken.append("actions")
-    if "tokenizer" in taken and old.config.dynamics == world.dynamics:
-        taken.append("dynamics")
-    if not taken and (why := differs(old, genie)) is not None:
-        raise GenieError(
-            f"nothing of {old.config.name} has the shape of {run.preset}'s networks ({why}); "
-            "leave --begin out, or choose another --preset"
-        )
-    for part in taken:
-        genie.get_submodule(part).load_state_dict(old.get_submodule(part).state_dict())
-    genie.dynamics.set_codes(genie.tokenizer.quantizer.codebook)
-    stages: dict[str, Any] = {
-        name: {**done, TAKEN: old.config.name}
-        for name, done in header.stages.items()
-        if name.partition(".")[0] in taken
-    }
-    log.warning("begins as %s is: %s", old.config.name, ", ".join(taken) or "dynamics alone, in other tokens")
-    save_genie(genie, replace(fresh, stages=stages), world_file(run.out))
+def _network(record: str) -> str:
+    """The network that a stage's record is about."""
+    return record.partition(".")[0]
 
 
-def _dynamics(old: Genie, genie: Genie, source: Source) -> None:
-    """What `genie`'s dynamics begins as: that of `old`, in other tokens where they are others."""
-    same = torch.equal(old.tokenizer.quantizer.codebook, genie.tokenizer.quantizer.codebook)
-    if same and old.config.tokenizer == genie.config.tokenizer and old.config.dynamics == genie.config.dynamics:
-        genie.dynamics.load_state_dict(old.dynamics.state_dict())
-    elif (why := differs(old, genie)) is not None:
+def _alike(part: str, old: Genie, new: Genie) -> bool:
+    """Whether a network of `old` can be that of `new` as it is; dynamics where the tokens are the same."""
+    ours, theirs = new.config, old.config
+    if part == "tokenizer":
+        return ours.tokenizer == theirs.tokenizer
+    if part == "actions":
+        return (ours.actions, ours.size) == (theirs.actions, theirs.size)
+    same = torch.equal(old.tokenizer.quantizer.codebook, new.tokenizer.quantizer.codebook)
+    return same and (ours.tokenizer, ours.dynamics) == (theirs.tokenizer, theirs.dynamics)
+
+
+def _other_tokens(old: Genie, genie: Genie, source: Source) -> None:
+    """Begin `genie`'s dynamics as that of `old` in other tokens, where that can be."""
+    if (why := differs(old, genie)) is not None:
         log.warning("dynamics begins from nothing, that of %s cannot be carried over: %s", old.config.name, why)
     else:
         log.warning("dynamics begins as that of %s, in other tokens", old.config.name)
