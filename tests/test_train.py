@@ -158,10 +158,14 @@ def test_own_frames_are_a_run_of_context_in_half_the_clips(monkeypatch):
     clean = torch.randint(0, dynamics.codes, (40, 10, dynamics.n_tokens), generator=generator)
     context = torch.randint(0, dynamics.codes, clean.shape, generator=generator)
     levels = torch.zeros(clean.shape[:2], dtype=torch.int64)
-    runs = []
+    runs, memory = [], {}
     for index in (0, 1):
         seen.clear()
-        made = stages.with_own_frames(genie, clean, context, levels, levels, stages.Step(index, 2, generator))
+        memory.clear()
+        step = stages.Step(index, 2, generator, memory)
+        same, told, kept = stages.take_up(clean, levels, step)
+        assert torch.equal(same, clean)  # nothing was kept before
+        made = stages.with_own_frames(genie, clean, context, told, levels, kept, step)
         assert torch.equal(made[20:], context[20:])
         own = (made[:20] != context[:20]).any(-1)
         assert not own[:, 0].any()  # the prompt is given
@@ -175,6 +179,76 @@ def test_own_frames_are_a_run_of_context_in_half_the_clips(monkeypatch):
             assert torch.equal(again, own)
     assert min(runs) == 1
     assert max(runs) > 6
+
+
+def test_clips_with_own_frames_are_taken_up_again_and_their_frames_age(monkeypatch):
+    genie = Genie(preset("tiny"))
+    monkeypatch.setattr(stages, "OWN_KEPT", 1)  # each step takes up what the step before put aside
+    generator = torch.Generator().manual_seed(0)
+    memory: dict[str, torch.Tensor] = {}
+    codes, levels = genie.dynamics.codes, torch.zeros(6, 5, dtype=torch.int64)
+    first, actions, own = None, torch.zeros_like(levels), None
+    seen, forward = [], type(genie.dynamics).forward
+
+    def watched(self, tokens, actions, clean, levels):
+        seen.append(clean)
+        return forward(self, tokens, actions, clean, levels)
+
+    monkeypatch.setattr(type(genie.dynamics), "forward", watched)
+    for use in range(2 * stages.OWN_USES):
+        clean = torch.randint(0, codes, (6, 5, genie.dynamics.n_tokens), generator=generator)
+        step = stages.Step(2 * use, 20, generator, memory)
+        taken, told, kept = stages.take_up(clean, actions + use, step)
+        assert torch.equal(taken[3:], clean[3:])
+        assert (told[3:] == use).all()
+        assert kept.fresh.all() == kept.fresh.any() == (use % stages.OWN_USES == 0)
+        back = kept.where.argsort()
+        if use % stages.OWN_USES == 0:
+            first, run, sharp = taken[:3][back], kept.run[back], kept.sharp[back]
+            assert torch.equal(taken, clean)
+        else:
+            # the same clip, its own codes, the same run of own frames, drawn from those of the time before
+            assert torch.equal(taken[:3][back], first)
+            assert (told[:3] == use - use % stages.OWN_USES).all()
+            assert torch.equal(kept.run[back], run)
+            assert torch.equal(kept.sharp[back], sharp)
+            assert torch.equal(kept.own[back], own)
+        seen.clear()
+        context = stages.with_own_frames(genie, taken, taken, told, levels, kept, step)
+        expected = taken[:3] if use % stages.OWN_USES == 0 else torch.where(kept.run, kept.own, taken[:3])
+        assert torch.equal(seen[0], expected)
+        own = context[:3][back]
+        assert torch.equal(own[~run[..., 0]], first[~run[..., 0]])
+
+
+def test_sharp_own_frames_are_what_is_likeliest_after_the_first_pass():
+    genie = Genie(preset("tiny"))
+    clean = torch.randint(0, genie.dynamics.codes, (2, 6, genie.dynamics.n_tokens))
+    levels = torch.zeros(2, 6, dtype=torch.int64)
+    made = {}
+    for sharp in (True, False):
+        kept = stages.Kept(
+            torch.tensor([0]),
+            torch.tensor([True]),
+            torch.tensor([sharp]),
+            torch.ones(1, 6, 1, dtype=torch.bool),
+            clean[:1],
+        )
+        drawn = []
+        for seed in (1, 2):
+            step = stages.Step(0, 2, torch.Generator().manual_seed(0), {"own": clean[:1].clone()})
+            plain = step.rand
+
+            def rand(*shape, device="cpu", seed=seed, plain=plain, calls=[0]):  # noqa: B006
+                """The last noise of a sample differs by seed, all else is the same."""
+                calls[0] += 1
+                torch.manual_seed(seed)
+                return torch.rand(*shape) if calls[0] % 3 == 0 else plain(*shape)
+
+            step.rand = rand
+            drawn.append(stages.with_own_frames(genie, clean, clean, levels, levels, kept, step)[:1])
+        made[sharp] = bool((drawn[0] == drawn[1]).all())
+    assert made == {True: True, False: False}
 
 
 def test_all_masked_tokens_count_alike_and_others_not():
@@ -202,12 +276,16 @@ def test_the_paper_recipe_trains_actions_beside_dynamics(on_eight, tmp_path):
     assert checkpoint.read(loop.world_file(out)).world.dynamics.recipe == "paper"
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "actions"])
-def test_stop_and_resume_equals_no_stop(on_eight, tmp_path, stage):
+@pytest.mark.parametrize("stage", ["tokenizer", "actions", "dynamics"])
+def test_stop_and_resume_equals_no_stop(on_eight, tmp_path, stage, monkeypatch):
+    monkeypatch.setattr(stages, "OWN_KEPT", 1)  # what dynamics kept before the stop is taken up right after it
     whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for out in (whole, parts):
+        for before in ("tokenizer", "actions", "keys") if stage == "dynamics" else ():
+            loop.train(before, "tiny", "x", out, steps=1)
     loop.train(stage, "tiny", "x", whole, steps=12)
     run = loop.Run(parts, "tiny", "x", steps=12)
-    parts.mkdir()
+    parts.mkdir(exist_ok=True)
     first = loop.Trainer(stages.STAGES[stage], run)
     first.genie.train()
     for _ in range(7):
@@ -319,6 +397,21 @@ def test_context_that_turns_to_other_colours_begins_as_it_is_and_turns_little_by
     assert (off[:, 7] > off[:, 1]).all()
     # what was of one colour is of one colour still
     assert (other[:, 7, 0, 0] == other[:, 7, 0, 1]).all(-1)[(frames[:, 7, 0, 0] == frames[:, 7, 0, 1]).all(-1)].all()
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_a_decoder_that_keeps_to_the_look_needs_no_other_colours(look, monkeypatch):
+    asked = []
+
+    def watched(genie, frames, clean, step):
+        asked.append(len(clean))
+        return clean
+
+    monkeypatch.setattr(stages, "with_other_colours", watched)
+    world = preset("tiny")
+    genie = Genie(replace(world, tokenizer=replace(world.tokenizer, look=look)))
+    stages.dynamics_loss(genie, torch.rand(2, 4, 24, 32, 3), stages.Step(0, 2, torch.Generator().manual_seed(0)))
+    assert asked == ([] if look else [2])
 
 
 class Elsewhere(stages.Step):

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Run:
 class DeviceStep(Step):
     """A step whose random numbers are drawn on the device: a GPU need not wait for them."""
 
-    drawn: torch.Generator
+    drawn: torch.Generator = field(kw_only=True)
 
     def rand(self, *shape: int, device: torch.device | str = "cpu") -> Tensor:
         """Uniform numbers, on the device of the generator, whatever was asked for."""
@@ -163,6 +163,7 @@ class Trainer:
         self.seam: int | None = None  # the step at which the optimisers were started anew
         self.trouble = torch.tensor(FINE, device=self.device)  # the first step whose loss was not a number
         self.pool = run.pool
+        self.memory: dict[str, Tensor] = {}  # what the loss keeps from step to step
         self._feeder: Feeder | None = None
         self._drawn = torch.Generator(self.device)
         self.compiled = False
@@ -299,6 +300,7 @@ class Trainer:
                 spent += (time.perf_counter() - begin + made) * timed
         self.check()
         self.step = 0
+        self.memory.clear()
         self._put_back(kept)
         self.average = [copy.deepcopy(learner).requires_grad_(False) for learner in self.learners]
         self.optimisers = make_optimisers(self.learners, self.config)
@@ -322,6 +324,7 @@ class Trainer:
         for index, optimiser in enumerate(self.optimisers):
             for number, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{index}.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= {f"memory.{name}": value for name, value in self.memory.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         paths.writable(self.state_file.parent)
         about = {"stage": to_dict(self.config), "world": to_dict(self.world), "pool": self.pool}
@@ -373,8 +376,8 @@ class Trainer:
         seed = self.run.seed * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
         if self.device.type == "cpu":
-            return Step(self.step, self.config.steps, generator)
-        return DeviceStep(self.step, self.config.steps, generator, self._drawn.manual_seed(seed))
+            return Step(self.step, self.config.steps, generator, self.memory)
+        return DeviceStep(self.step, self.config.steps, generator, self.memory, drawn=self._drawn.manual_seed(seed))
 
     def _compile(self) -> None:
         """Compile the networks in place, where a C++ compiler (CPU) or Triton (GPU) is there to do it."""
@@ -408,11 +411,13 @@ class Trainer:
         """A loss and its gradient, of which nothing stays."""
         self.genie.train()
         kept = [copy.deepcopy(learner.state_dict()) for learner in self.learners]
+        memory = {name: value.clone() for name, value in self.memory.items()}
         clips = torch.from_numpy(self.source.batch(0, *self._clips()))
         try:
             self._outcome(clips).loss.backward()
         finally:
             self._put_back(kept)
+            self.memory = memory
 
     def _put_back(self, kept: list[dict[str, Any]]) -> None:
         for learner, state in zip(self.learners, kept, strict=True):
@@ -508,6 +513,7 @@ class Trainer:
                 number, _, key = name.partition(".")
                 state.setdefault(int(number), {})[key] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        self.memory = {name: value.to(self.device) for name, value in _under(tensors, "memory.").items()}
 
     def _clips(self) -> tuple[int, int]:
         """Clips of a step and their frames, those included that are left out."""

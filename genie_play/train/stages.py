@@ -34,6 +34,8 @@ OWN_TEMPERATURE = 1.0
 GAP_EVERY = 100  # steps between looks at what the codes are worth
 TURNED = 0.35  # share of the clips whose context turns to other colours
 SELF_CONTEXT = 0.5  # progress from which half the clips get frames of the model's own as context
+OWN_USES = 4  # steps in which a clip gets them, each time drawn again from those of the time before
+OWN_KEPT = 8  # such clips are kept for each one that a step sees
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Step:
     index: int
     total: int
     generator: torch.Generator
+    memory: dict[str, Tensor] = field(default_factory=dict)  # what a loss keeps for later steps; saved with the run
 
     @property
     def progress(self) -> float:
@@ -158,15 +161,19 @@ def keys_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     """Cross-entropy of masked tokens under complete teacher forcing: what is cached in play is what is trained."""
     clean, actions = read_clip(genie, frames, step)
+    kept = None
+    if step.progress >= SELF_CONTEXT:
+        clean, actions, kept = take_up(clean, actions, step)
     dynamics = genie.dynamics
     device, (clips, count, _) = clean.device, clean.shape
     near = near_codes(genie.tokenizer)
     mask = draw_mask(clean.shape, step).to(device)
     actions = actions.masked_fill(step.rand(clips, count, device=device) < DROP_ACTION, dynamics.no_action)
-    shown = with_other_colours(genie, frames, clean, step)
+    # a decoder that keeps to the look of a picture holds its colours, whatever the tokens do
+    shown = clean if genie.tokenizer.config.look else with_other_colours(genie, frames, clean, step)
     context, levels = corrupt(shown, near, dynamics.config.noise_levels, step)
-    if step.progress >= SELF_CONTEXT:
-        context = with_own_frames(genie, clean, context, actions, levels, step)
+    if kept is not None:
+        context = with_own_frames(genie, clean, context, actions, levels, kept, step)
     hidden = dynamics(clean.masked_fill(mask, dynamics.mask_id), actions, context, levels)
     mask[:, 0] = False  # the prompt is never predicted
     loss, watch = masked_cross_entropy(genie, hidden, clean, mask)
@@ -335,34 +342,80 @@ def _a_run(clips: int, count: int, step: Step, device: torch.device) -> tuple[Te
     return begin, (time >= begin) & (time < begin + length)
 
 
+@dataclass
+class Kept:
+    """Clips taken up from earlier steps, (H, ...): where they are kept, and what of them is the model's own."""
+
+    where: Tensor
+    fresh: Tensor  # (H,) bool: nothing is, yet
+    sharp: Tensor  # (H,) bool: the last pass of their samples takes what is likeliest
+    run: Tensor  # (H, T, 1) bool: the frames that are its own
+    own: Tensor  # (H, T, N)
+
+
+@torch.no_grad()
+def take_up(clean: Tensor, actions: Tensor, step: Step) -> tuple[Tensor, Tensor, Kept]:
+    """Put half the clips (B, T, N) and their actions (B, T) aside and take up as many that were put aside before, of
+    which the model has made frames of its own already. One that was used OWN_USES times gives its place to a new one.
+    """
+    half, device, memory = max(len(clean) // 2, 1), clean.device, step.memory
+    some, told, many = clean[:half], actions[:half], OWN_KEPT * half
+    if not memory:
+        memory["tokens"], memory["own"] = (clean[:1].repeat(many, 1, 1) for _ in range(2))
+        memory["actions"] = actions[:1].repeat(many, 1)
+        memory["run"] = torch.zeros(many, clean.shape[1], 1, dtype=torch.bool, device=device)
+        memory["sharp"] = torch.zeros(many, dtype=torch.bool, device=device)
+        memory["uses"] = torch.full((many,), OWN_USES, device=device)
+    where = step.rand(many, device=device).argsort()[:half]
+    fresh = memory["uses"][where] >= OWN_USES
+    new = {
+        "tokens": some,
+        "own": some,
+        "actions": told,
+        "run": _a_run(half, clean.shape[1], step, device)[1][..., None],
+        "sharp": step.rand(half, device=device) < 0.5,
+        "uses": torch.zeros_like(fresh, dtype=torch.int64),
+    }
+    for name, value in new.items():
+        was = memory[name][where]
+        memory[name][where] = torch.where(fresh.view(-1, *[1] * (value.dim() - 1)), value, was)
+    memory["uses"][where] += 1
+    kept = Kept(where, fresh, *(memory[name][where] for name in ("sharp", "run", "own")))
+    clean = torch.cat((memory["tokens"][where], clean[half:]))
+    return clean, torch.cat((memory["actions"][where], actions[half:])), kept
+
+
 @torch.no_grad()
 def with_own_frames(
-    genie: Genie, clean: Tensor, context: Tensor, actions: Tensor, levels: Tensor, step: Step
+    genie: Genie, clean: Tensor, context: Tensor, actions: Tensor, levels: Tensor, kept: Kept, step: Step
 ) -> Tensor:
     """In half the clips, replace a run of context frames, of any length, by the model's own two-pass samples.
 
-    Drawn from a real past these err for the first time; in every other step they are drawn again from a past that holds
-    them, and err on top of errors, as in play, where after a window no frame of the past is real.
+    Drawn from a real past these err for the first time. In every other step they are drawn again from a past that holds
+    them, and whenever their clip is taken up again they are drawn from those of then: they err on top of errors, which
+    have aged, as in play, where after a window no frame of the past is real.
     """
-    device, (clips, count, tokens) = clean.device, clean.shape
-    half = max(clips // 2, 1)
+    device, half = clean.device, len(kept.where)
     some, known, told, level = clean[:half], context[:half], actions[:half], levels[:half]
     dynamics = genie.dynamics
-    replaced = _a_run(half, count, step, device)[1][..., None]
-    past = known
+    past = torch.where(kept.run & ~kept.fresh[:, None, None], kept.own, known)
     for _ in range(1 + step.index % 2):
-        order = step.rand(half, count, tokens, device=device).argsort(-1)
+        order = step.rand(*some.shape, device=device).argsort(-1)
         current = torch.full_like(some, dynamics.mask_id)
+        tokens = some.shape[-1]
         for first, last in ((0, tokens // 3), (tokens // 3, tokens)):
             logits = dynamics.logits(dynamics(current, told, past, level))
             best = logits.topk(2, -1)
             # two candidates are enough to make a sample that errs as play does, at a fraction of a full draw
-            noise = torch.logit(step.rand(half, count, tokens, device=device), 1e-6)
+            noise = torch.logit(step.rand(*some.shape, device=device), 1e-6)
             second = best.values[..., 0] - best.values[..., 1] < OWN_TEMPERATURE * noise
+            if first:
+                second &= ~kept.sharp[:, None, None]
             drawn = torch.where(second, best.indices[..., 1], best.indices[..., 0])
             now = (order >= first) & (order < last)
             current = torch.where(now, drawn, current)
-        past = torch.where(replaced, current, known)
+        past = torch.where(kept.run, current, known)
+    step.memory["own"][kept.where] = past
     return torch.cat((past, context[half:]))
 
 
