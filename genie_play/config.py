@@ -305,7 +305,7 @@ PRESETS: dict[str, WorldConfig] = {
         TokenizerConfig(patch=4, patch_height=8, stem=48, fine=2, look=True),
         ActionsConfig(motions=16),
         DynamicsConfig(window=16, anchor=True),
-        SampleConfig(temperature=1.0),
+        SampleConfig(steps=3, temperature=1.0, guidance=1.25),
     ),
     "studio": WorldConfig(
         "studio",
@@ -347,7 +347,7 @@ TRAINING: dict[str, TrainConfig] = {
     ),
     "doodle-fine": TrainConfig(
         StageConfig(4500, 16, 4, gap=35), StageConfig(900, 64, 3), StageConfig(1200, 24, 16, lr=1e-2, ema=0.98),
-        StageConfig(1000, 16, 4, gap=35), StageConfig(5000, 3, 48),
+        StageConfig(1000, 16, 4, gap=35), StageConfig(6000, 3, 48, lr=1.4e-3, muon_lr=0.014),
     ),
     "studio": TrainConfig(
         StageConfig(13000, 32, 8, gap=32), StageConfig(6000, 128, 4), StageConfig(2000, 128, 16, lr=1e-2, ema=0.99),
