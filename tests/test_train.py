@@ -414,6 +414,22 @@ def test_a_decoder_that_keeps_to_the_look_needs_no_other_colours(look, monkeypat
     assert asked == ([] if look else [2])
 
 
+@pytest.mark.parametrize("clips", [1, 4])
+def test_a_clip_that_was_taken_up_has_no_frames_of_the_clip_it_came_for(clips, monkeypatch):
+    genie, seen = Genie(preset("tiny")), []
+    monkeypatch.setattr(stages, "with_other_colours", lambda genie, frames, clean, step: torch.full_like(clean, 7))
+    monkeypatch.setattr(
+        stages,
+        "corrupt",
+        lambda shown, near, levels, step: (seen.append(shown), (shown, torch.zeros_like(shown[..., 0])))[1],
+    )
+    monkeypatch.setattr(stages, "with_own_frames", lambda genie, clean, context, *rest: context)
+    stages.dynamics_loss(genie, torch.rand(clips, 4, 24, 32, 3), stages.Step(1, 2, torch.Generator().manual_seed(0)))
+    half = max(clips // 2, 1)
+    assert (seen[0][:half] != 7).any()
+    assert (seen[0][half:] == 7).all()
+
+
 class Elsewhere(stages.Step):
     """A step whose random numbers are on a device that cannot be asked for them."""
 

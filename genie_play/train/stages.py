@@ -161,16 +161,18 @@ def keys_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
 def dynamics_loss(genie: Genie, frames: Tensor, step: Step) -> Outcome:
     """Cross-entropy of masked tokens under complete teacher forcing: what is cached in play is what is trained."""
     clean, actions = read_clip(genie, frames, step)
+    # a decoder that keeps to the look of a picture holds its colours, whatever the tokens do
+    shown = clean if genie.tokenizer.config.look else with_other_colours(genie, frames, clean, step)
     kept = None
     if step.progress >= SELF_CONTEXT:
         clean, actions, kept = take_up(clean, actions, step)
+        half = len(kept.where)
+        shown = torch.cat((clean[:half], shown[half:]))  # what was recoloured there is of other clips
     dynamics = genie.dynamics
     device, (clips, count, _) = clean.device, clean.shape
     near = near_codes(genie.tokenizer)
     mask = draw_mask(clean.shape, step).to(device)
     actions = actions.masked_fill(step.rand(clips, count, device=device) < DROP_ACTION, dynamics.no_action)
-    # a decoder that keeps to the look of a picture holds its colours, whatever the tokens do
-    shown = clean if genie.tokenizer.config.look else with_other_colours(genie, frames, clean, step)
     context, levels = corrupt(shown, near, dynamics.config.noise_levels, step)
     if kept is not None:
         context = with_own_frames(genie, clean, context, actions, levels, kept, step)
